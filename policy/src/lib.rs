@@ -1,1 +1,21 @@
-//! See Cargo.toml.
+//! The contracts of Fusebox: what a person declares, what is published, what is reported back.
+//!
+//! # Guarantees
+//! - No I/O, no clock, no randomness: everything here is a function of its arguments.
+//! - A [`Policy`] cannot hold a zero timeout, a percentage above 100 or a window shorter than a
+//!   second: such a document does not deserialize, whatever wrote it.
+//! - The bytes of a wire document are fixed by golden files; a change of meaning raises [`wire::SCHEMA`].
+//!
+//! # Features
+//! - `crd`: the custom resource ([`v1alpha1`]) and its merge into a [`Policy`] ([`merge`]).
+
+pub mod duration;
+pub mod keys;
+#[cfg(feature = "crd")]
+pub mod merge;
+pub mod policy;
+#[cfg(feature = "crd")]
+pub mod v1alpha1;
+pub mod wire;
+
+pub use policy::Policy;

@@ -1,0 +1,270 @@
+//! The documents that cross a process boundary, all JSON.
+//!
+//! A reader refuses a [`PolicyDocument`] that it does not fully understand: an unknown field or a
+//! newer [`SCHEMA`] means a rule it could not enforce. A [`Report`] is read leniently: what a newer
+//! instance adds is of no concern to an older operator.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::policy::{Inbound, Outbound, Policy};
+
+/// The version of the policy document. It is raised by any change of meaning.
+pub const SCHEMA: u32 = 1;
+
+/// The largest policy document a reader accepts, in bytes. etcd's own limit is 1.5 MiB a request.
+pub const MAX_POLICY_BYTES: usize = 256 * 1024;
+
+/// How many unknown commands and breakers a report names.
+pub const MAX_REPORTED: usize = 16;
+
+/// A digest of a policy's meaning: equal policies have equal hashes, whatever else of their resource
+/// differs. 64 bits of SHA-256 in hex: it tells revisions of one resource apart, it proves nothing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PolicyHash(String);
+
+impl PolicyHash {
+    /// The hash of a policy under this [`SCHEMA`].
+    pub fn of(policy: &Policy) -> Self {
+        // Field order is the declaration's and maps are sorted, so equal policies give equal bytes.
+        let bytes = serde_json::to_vec(&(SCHEMA, policy)).unwrap_or_default();
+        Self(Sha256::digest(bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The hex digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PolicyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the operator publishes for a resource and its instances run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyDocument {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The UID of the resource.
+    pub uid: String,
+    /// The hash of the policy below.
+    pub hash: PolicyHash,
+    /// Calls to the service.
+    pub inbound: Inbound,
+    /// Calls it makes.
+    pub outbound: Outbound,
+}
+
+/// Why a policy document was refused. The last good policy stays in force.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Larger than [`MAX_POLICY_BYTES`].
+    #[error("the document has {0} bytes, more than {MAX_POLICY_BYTES}")]
+    TooLarge(usize),
+    /// Written for another version of the schema.
+    #[error("the document has schema {0}, this library reads {SCHEMA}: upgrade the older of the two")]
+    Schema(u32),
+    /// Not a policy document.
+    #[error("not a policy document: {0}")]
+    Malformed(String),
+    /// Each value is in range, but they contradict each other.
+    #[error("contradictory: {0}")]
+    Contradictory(String),
+    /// The hash is not that of the policy: the document was edited or cut.
+    #[error("the hash says {said}, the policy's is {is}: the document was not written whole")]
+    Hash {
+        /// In the document.
+        said: PolicyHash,
+        /// Computed.
+        is: PolicyHash,
+    },
+}
+
+impl PolicyDocument {
+    /// The document of a resource's policy.
+    pub fn new(uid: impl Into<String>, policy: Policy) -> Self {
+        let hash = PolicyHash::of(&policy);
+        Self { schema: SCHEMA, uid: uid.into(), hash, inbound: policy.inbound, outbound: policy.outbound }
+    }
+
+    /// The bytes to publish.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads and checks a document whole.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, Refused> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            schema: u32,
+        }
+        let malformed = |error: serde_json::Error| Refused::Malformed(error.to_string());
+        if bytes.len() > MAX_POLICY_BYTES {
+            return Err(Refused::TooLarge(bytes.len()));
+        }
+        let Versioned { schema } = serde_json::from_slice(bytes).map_err(malformed)?;
+        if schema != SCHEMA {
+            return Err(Refused::Schema(schema));
+        }
+        let document: Self = serde_json::from_slice(bytes).map_err(malformed)?;
+        let is = PolicyHash::of(&document.policy());
+        if is != document.hash {
+            return Err(Refused::Hash { said: document.hash, is });
+        }
+        match document.policy().violations().as_slice() {
+            [] => Ok(document),
+            found => Err(Refused::Contradictory(found.join("; "))),
+        }
+    }
+
+    /// The policy in it.
+    pub fn policy(&self) -> Policy {
+        Policy { inbound: self.inbound.clone(), outbound: self.outbound.clone() }
+    }
+}
+
+/// What an instance says of itself, under a lease: the key vanishes with the instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The name a person knows the instance by: its pod's name, or its address.
+    pub instance: String,
+    /// Made anew at every start of the process.
+    pub boot: String,
+    /// The library and its version.
+    pub library: String,
+    /// The policy in force. None: the compiled-in default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<PolicyHash>,
+    /// Since when.
+    pub applied_at: Timestamp,
+    /// The newest document, if it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<Rejected>,
+    /// Commands that the code calls and the policy does not name, at most [`MAX_REPORTED`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown_commands: Vec<String>,
+    /// Breakers that are not closed, at most [`MAX_REPORTED`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub breakers: Vec<BreakerReport>,
+}
+
+/// A document that an instance refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rejected {
+    /// Its hash, if it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<PolicyHash>,
+    /// Why, for a person.
+    pub reason: String,
+}
+
+/// A breaker that is not closed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BreakerReport {
+    /// The command it guards.
+    pub command: String,
+    /// Its state.
+    pub state: BreakerState,
+    /// When it entered the state.
+    pub since: Timestamp,
+    /// Why it opened, for a person: `30 % errors of 40 calls`.
+    pub reason: String,
+}
+
+/// The state of a breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BreakerState {
+    /// Calls pass.
+    Closed,
+    /// Calls are refused.
+    Open,
+    /// Probes pass.
+    HalfOpen,
+}
+
+/// The value of an epoch key: who may write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Raised by one with every new writer.
+    pub epoch: u64,
+    /// The writer, unique for each of its starts.
+    pub holder: String,
+}
+
+/// The value of a claim: which resource of which cluster holds the claimed thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The resource's UID.
+    pub uid: String,
+}
+
+impl FromStr for PolicyHash {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The documents in testdata/ are contracts with instances already running: a change that makes
+    /// one of them read or write differently needs a new [`SCHEMA`].
+    const GOLDEN: &str = include_str!("../testdata/policy.json");
+
+    #[test]
+    fn the_golden_policy_reads_and_writes_the_same_bytes() {
+        let document = PolicyDocument::from_json(GOLDEN.trim().as_bytes()).unwrap();
+        assert_eq!(document.to_json(), GOLDEN.trim());
+        assert_eq!(document.policy().inbound.methods.len(), 2);
+        assert_eq!(document.policy().outbound.commands["find_user"].timeout_ms.map(u64::from), Some(250));
+    }
+
+    #[test]
+    fn the_golden_report_reads_and_writes_the_same_bytes() {
+        let golden = include_str!("../testdata/report.json").trim();
+        let report: Report = serde_json::from_str(golden).unwrap();
+        assert_eq!(serde_json::to_string(&report).unwrap(), golden);
+    }
+
+    #[test]
+    fn a_changed_number_is_noticed() {
+        let edited = GOLDEN.replace("\"timeoutMs\":250", "\"timeoutMs\":251");
+        assert!(matches!(PolicyDocument::from_json(edited.as_bytes()), Err(Refused::Hash { .. })));
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_by_its_number() {
+        let newer =
+            GOLDEN.replace("\"schema\":1", "\"schema\":2").replace("\"inbound\"", "\"somethingElse\"");
+        assert_eq!(PolicyDocument::from_json(newer.as_bytes()), Err(Refused::Schema(2)));
+    }
+
+    #[test]
+    fn a_cut_document_is_refused() {
+        assert!(matches!(PolicyDocument::from_json(&GOLDEN.as_bytes()[..100]), Err(Refused::Malformed(_))));
+    }
+
+    #[test]
+    fn a_field_of_a_newer_library_in_a_report_is_ignored() {
+        let golden = include_str!("../testdata/report.json").trim();
+        let newer = golden.replacen('{', "{\"shadow\":{},", 1);
+        assert!(serde_json::from_str::<Report>(&newer).is_ok());
+    }
+}
