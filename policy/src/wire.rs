@@ -33,7 +33,9 @@ impl PolicyHash {
     pub fn of(policy: &Policy) -> Self {
         // Field order is the declaration's and maps are sorted, so equal policies give equal bytes.
         let bytes = serde_json::to_vec(&(SCHEMA, policy)).unwrap_or_default();
-        Self(Sha256::digest(bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+        let mut first = [0; 8];
+        first.copy_from_slice(&Sha256::digest(bytes)[..8]);
+        Self(format!("{:016x}", u64::from_be_bytes(first)))
     }
 
     /// The hex digits.
