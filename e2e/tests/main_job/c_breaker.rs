@@ -1,0 +1,54 @@
+//! A slow service: the caller times out at the declared limit, its breaker opens, its clients get the
+//! fallback, and it closes again after recovery.
+
+use anyhow::{Result, ensure};
+use fusebox_e2e::{eventually, gateway, resource, shop};
+use tokio::time::Instant;
+
+#[tokio::test]
+async fn c_a_slow_service_opens_the_callers_breaker_and_it_closes_again() -> Result<()> {
+    let world = shop::opened().await?;
+    // The window of earlier successes must pass for 25 % to be reached soon; the breaker judges by itself.
+    shop::store(&world, 3000, 0).await?;
+
+    let start = Instant::now();
+    let first = gateway::hello(&world, "Ada").await?;
+    let took = Instant::now() - start;
+    assert_eq!((first.msg.as_str(), first.reason.as_deref()), ("default user", Some("timeout")));
+    assert!(took.as_millis() >= 1000, "given up after {took:?}, before the declared second");
+
+    let open = eventually("calls are refused by an open breaker", || async {
+        let calls = (0..8).map(|_| gateway::hello(&world, "Ada"));
+        let answers: Vec<_> = futures::future::join_all(calls).await.into_iter().collect::<Result<_>>()?;
+        for answer in &answers {
+            assert_eq!(answer.msg, "default user", "{answer:?}");
+        }
+        let reasons: Vec<_> = answers.iter().filter_map(|answer| answer.reason.clone()).collect();
+        ensure!(reasons.iter().any(|reason| reason == "open"), "{reasons:?}");
+        Ok::<_, anyhow::Error>(())
+    });
+    open.await?;
+
+    let status = eventually("the status names the open breaker", || async {
+        let status = resource::api(&world).get("caller").await?.status.unwrap_or_default();
+        // Half-open counts too: a probe may be on its way.
+        ensure!(!status.open_breakers.is_empty(), "{:?}", status.summary);
+        Ok::<_, anyhow::Error>(status)
+    })
+    .await?;
+    let breaker = &status.open_breakers[0];
+    assert_eq!(breaker.command, "get_user");
+    assert!(!breaker.reason.is_empty() && !breaker.since.is_empty(), "{breaker:?}");
+    let summary = status.summary.unwrap_or_default().breaker;
+    assert!(summary.starts_with("get_user "), "{summary}");
+
+    shop::store(&world, 0, 0).await?;
+    shop::closed(&world).await?;
+    eventually("the status says closed", || async {
+        let status = resource::api(&world).get("caller").await?.status.unwrap_or_default();
+        let summary = status.summary.unwrap_or_default().breaker;
+        ensure!(summary == "closed" && status.open_breakers.is_empty(), "{summary}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await
+}

@@ -1,0 +1,12 @@
+//! The main job on real parts. Tests run one after another (`--test-threads=1`), each from the shop's
+//! first state; the letters are those of the rows they prove.
+
+mod a_registered_and_enforced;
+mod b_reached;
+mod c_breaker;
+mod d_reload;
+mod e_raw_keys;
+mod f_bad_input;
+mod g_deleted;
+mod h_reinstalled;
+mod trouble;
