@@ -20,6 +20,7 @@ pub struct World {
     pub client: Client,
     /// HTTP without redirects or pooling surprises.
     pub http: reqwest::Client,
+    cluster: Cluster,
     env: BTreeMap<String, String>,
 }
 
@@ -28,13 +29,14 @@ impl World {
     pub async fn open() -> Result<Self> {
         // The second test of a process finds it installed.
         rustls::crypto::ring::default_provider().install_default().ok();
-        let env: BTreeMap<_, _> = Cluster::open()?.env()?.into_iter().collect();
+        let cluster = Cluster::open()?;
+        let env: BTreeMap<_, _> = cluster.env().into_iter().collect();
         let path = env.get("KUBECONFIG").context("the cluster names no KUBECONFIG")?;
         let config = Kubeconfig::read_from(path)
             .with_context(|| format!("no cluster: {path} cannot be read. Run `cargo xtask test` or `cargo xtask demo`"))?;
         let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
         let http = reqwest::Client::builder().no_proxy().timeout(std::time::Duration::from_secs(30)).build()?;
-        Ok(Self { client: Client::try_from(config)?, http, env })
+        Ok(Self { client: Client::try_from(config)?, http, cluster, env })
     }
 
     /// One of the variables that `cargo xtask cluster env` prints.
@@ -66,7 +68,7 @@ impl World {
 
     async fn try_run(&self, program: &str, args: &[&str], stdin: Option<&str>) -> Result<Output> {
         use tokio::io::AsyncWriteExt;
-        let mut command = Command::new(fusebox_cluster::tools::path(program)?);
+        let mut command = Command::new(fusebox_cluster::tools::path(self.cluster.places(), program));
         command.args(args).envs(&self.env).kill_on_drop(true);
         command.stdin(std::process::Stdio::piped());
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
