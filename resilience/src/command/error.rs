@@ -1,0 +1,65 @@
+//! Why a command gave no answer.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+/// Why a command gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError<E> {
+    /// The breaker is open; the call was not made.
+    #[error("the circuit breaker is open, try again in {} ms", .retry_after.as_millis())]
+    Open {
+        /// When the breaker may let a probe pass. While probes are under way: a whole sleep window.
+        retry_after: Duration,
+    },
+    /// As many calls as the policy allows are in flight; this one was not made.
+    #[error("too many calls in flight")]
+    Rejected,
+    /// The call did not end within its deadline and was dropped. Zero: the deadline of the request
+    /// it belongs to had already passed, and the call was not made.
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// The call failed.
+    #[error(transparent)]
+    Failed(E),
+}
+
+impl<E> CommandError<E> {
+    /// The reason in one word, as `fusebox-reason` says it: `open`, `limit` or `timeout`. None for a
+    /// call that failed by itself.
+    pub const fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Open { .. } => Some("open"),
+            Self::Rejected => Some("limit"),
+            Self::Timeout(_) => Some("timeout"),
+            Self::Failed(_) => None,
+        }
+    }
+
+    /// How an HTTP server says it: 503, 429 or 504; 502 for a call that failed by itself.
+    pub const fn http_status(&self) -> StatusCode {
+        match self {
+            Self::Open { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Rejected => StatusCode::TOO_MANY_REQUESTS,
+            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Failed(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// When to try again, of an open breaker.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Open { retry_after } => Some(*retry_after),
+            _ => None,
+        }
+    }
+
+    /// The error of a call that failed by itself.
+    pub fn into_failed(self) -> Option<E> {
+        match self {
+            Self::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The deadline of the call or request that the current code works for.
+//!
+//! It is bound to the task: known wherever the future of a [`Command`](crate::Command)'s call or of
+//! a served request is polled, and unknown in what that future spawns.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use tokio::time::Instant;
+
+tokio::task_local! {
+    static DEADLINE: Instant;
+}
+
+/// The header that carries a deadline between gRPC peers.
+const GRPC_TIMEOUT: &str = "grpc-timeout";
+
+/// How long the work may still take; zero once the deadline has passed. None where there is no
+/// deadline.
+pub fn remaining() -> Option<Duration> {
+    current().map(|deadline| deadline.saturating_duration_since(Instant::now()))
+}
+
+/// Writes what remains as `grpc-timeout` for an outbound request, so that the callee gives up no
+/// later than we do. An earlier one that is there already stays; without a deadline nothing changes.
+///
+/// With tonic: `fusebox::deadline::set_grpc_timeout(request.metadata_mut().as_mut())`.
+pub fn set_grpc_timeout(headers: &mut HeaderMap) {
+    let Some(remaining) = remaining() else { return };
+    if grpc_timeout(headers).is_some_and(|there| there <= remaining) {
+        return;
+    }
+    // At most eight digits. A value of zero is no valid timeout, so the last is one microsecond.
+    let micros = remaining.as_micros().max(1);
+    let text = match micros {
+        ..100_000_000 => format!("{micros}u"),
+        100_000_000..100_000_000_000 => format!("{}m", micros / 1000),
+        _ => format!("{}S", (micros / 1_000_000).min(99_999_999)),
+    };
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(GRPC_TIMEOUT, value);
+    }
+}
+
+/// The timeout a gRPC caller asks for. None if there is none or it is malformed.
+pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let value: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(value * 3600)),
+        "M" => Some(Duration::from_secs(value * 60)),
+        "S" => Some(Duration::from_secs(value)),
+        "m" => Some(Duration::from_millis(value)),
+        "u" => Some(Duration::from_micros(value)),
+        "n" => Some(Duration::from_nanos(value)),
+        _ => None,
+    }
+}
+
+/// The deadline of the current code.
+pub(crate) fn current() -> Option<Instant> {
+    DEADLINE.try_with(|deadline| *deadline).ok()
+}
+
+/// Runs `f` under a deadline; None leaves the one that holds.
+pub(crate) fn within<R>(deadline: Option<Instant>, f: impl FnOnce() -> R) -> R {
+    match deadline {
+        Some(deadline) => DEADLINE.sync_scope(deadline, f),
+        None => f(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(
+            http::HeaderName::from_static(GRPC_TIMEOUT),
+            HeaderValue::from_str(value).unwrap(),
+        )])
+    }
+
+    #[test]
+    fn reads_every_unit_and_refuses_what_grpc_refuses() {
+        for (text, timeout) in [("2H", 7200), ("3M", 180), ("4S", 4)] {
+            assert_eq!(grpc_timeout(&headers(text)), Some(Duration::from_secs(timeout)), "{text}");
+        }
+        assert_eq!(grpc_timeout(&headers("5m")), Some(Duration::from_millis(5)));
+        assert_eq!(grpc_timeout(&headers("99999999u")), Some(Duration::from_micros(99_999_999)));
+        assert_eq!(grpc_timeout(&headers("7n")), Some(Duration::from_nanos(7)));
+        for text in ["", "S", "1", "-1S", "1.5S", "123456789S", "1x", "+1S"] {
+            assert_eq!(grpc_timeout(&headers(text)), None, "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_remainder_is_written_and_an_earlier_one_stays() {
+        let mut outbound = HeaderMap::new();
+        set_grpc_timeout(&mut outbound);
+        assert!(outbound.is_empty(), "no deadline, no header");
+        let deadline = Instant::now() + Duration::from_millis(250);
+        within(Some(deadline), || set_grpc_timeout(&mut outbound));
+        assert_eq!(outbound[GRPC_TIMEOUT], "250000u");
+        let mut earlier = headers("1m");
+        within(Some(deadline), || set_grpc_timeout(&mut earlier));
+        assert_eq!(earlier[GRPC_TIMEOUT], "1m");
+        let hour = Instant::now() + Duration::from_hours(1);
+        let mut later = headers("2H");
+        within(Some(hour), || set_grpc_timeout(&mut later));
+        assert_eq!(later[GRPC_TIMEOUT], "3600000m");
+        assert_eq!(remaining(), None, "the deadline ends with its scope");
+    }
+}

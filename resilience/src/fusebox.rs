@@ -1,0 +1,175 @@
+//! The handle that everything hangs on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fusebox_policy::policy::Policy;
+use fusebox_policy::wire::{PolicyHash, Rejected};
+use jiff::Timestamp;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::command::Command;
+use crate::command::registry::Registry;
+use crate::server::ServerLayer;
+use crate::server::methods::Methods;
+
+/// The policies of this process and everything that lives under them. Clones are one and the same.
+#[derive(Clone, Debug)]
+pub struct Fusebox {
+    pub(crate) shared: Arc<Shared>,
+    #[cfg(feature = "etcd")]
+    pub(crate) feed: Option<Arc<crate::feed::Feed>>,
+}
+
+/// What layers, commands and the feed share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) commands: Registry,
+    pub(crate) methods: Methods,
+    /// Which policy is in force.
+    pub(crate) applied: watch::Sender<Applied>,
+    /// Woken by what a report tells beside the policy: breakers, unknown commands.
+    pub(crate) changed: Arc<Notify>,
+    pub(crate) counts: FeedCounts,
+    versions: AtomicU64,
+}
+
+/// Which policy is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Applied {
+    pub(crate) version: u64,
+    /// None: the compiled-in default.
+    pub(crate) hash: Option<PolicyHash>,
+    pub(crate) at: Timestamp,
+    /// The newest document, if it was refused.
+    pub(crate) rejected: Option<Rejected>,
+}
+
+/// What happened to the feed since the process started.
+#[derive(Debug, Default)]
+pub(crate) struct FeedCounts {
+    pub(crate) applied: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) connected: AtomicU64,
+    pub(crate) reports: AtomicU64,
+    pub(crate) leases: AtomicU64,
+}
+
+impl Fusebox {
+    /// A policy from code, without any server. [`apply`](Self::apply) changes it.
+    pub fn fixed(policy: Policy) -> Self {
+        let hash = PolicyHash::of(&policy);
+        Self::around(Shared::new(policy, Some(hash)))
+    }
+
+    /// The policy that the operator publishes for this service, followed from now on.
+    ///
+    /// `FUSEBOX_SERVICE` (`<namespace>/<name>` of the `ResilientService`), `FUSEBOX_CLUSTER` and
+    /// `FUSEBOX_ETCD` (URLs separated by commas) are required, and `POD_UID` or `POD_IP`; `POD_NAME`,
+    /// `FUSEBOX_ETCD_USER` with `FUSEBOX_ETCD_PASSWORD_FILE`, and `FUSEBOX_ETCD_CA_FILE` are optional.
+    ///
+    /// Fails for a missing or malformed variable only. Whatever becomes of etcd, the process runs:
+    /// under [`Policy::compiled_in`] until a first policy has come, under the last good one after.
+    #[cfg(feature = "etcd")]
+    #[allow(clippy::unused_async)] // a runtime is needed: background tasks start here
+    pub async fn from_env() -> Result<Self, crate::EnvError> {
+        let settings = crate::env::Settings::read(|variable| std::env::var(variable).ok())?;
+        let mut fusebox = Self::around(Shared::new(Policy::compiled_in(), None));
+        fusebox.feed = Some(Arc::new(crate::feed::Feed::start(settings, &fusebox.shared)));
+        Ok(fusebox)
+    }
+
+    pub(crate) fn around(shared: Shared) -> Self {
+        Self {
+            shared: Arc::new(shared),
+            #[cfg(feature = "etcd")]
+            feed: None,
+        }
+    }
+
+    /// Puts another policy in force, keeping every state; see the
+    /// [crate documentation](crate#what-a-reload-keeps). For policies that come from elsewhere than
+    /// etcd; [`Policy::violations`] is the caller's to check.
+    pub fn apply(&self, policy: &Policy) {
+        self.shared.apply(policy, PolicyHash::of(policy));
+    }
+
+    /// Resolves when the first policy is in force: at once for [`fixed`](Self::fixed), else when it
+    /// has come from etcd. It may never come: a service that should start nevertheless puts a time
+    /// limit around this.
+    pub async fn ready(&self) {
+        // The sender lives in self.
+        let _ = self.shared.applied.subscribe().wait_for(|applied| applied.hash.is_some()).await;
+    }
+
+    /// The policy in force; None: the compiled-in default.
+    pub fn policy_hash(&self) -> Option<PolicyHash> {
+        self.shared.applied.borrow().hash.clone()
+    }
+
+    /// Puts the requests to this service under policy.
+    pub fn server_layer(&self) -> ServerLayer {
+        ServerLayer::new(Arc::clone(&self.shared))
+    }
+
+    /// The command of that name. A name that the policy does not mention runs under its
+    /// `outbound` defaults; that is logged once and reported. After 256 such names all others share
+    /// one state.
+    pub fn command(&self, name: &str) -> Command {
+        Command::new(self.shared.commands.get(name))
+    }
+
+    /// The metrics as Prometheus (OpenMetrics) text, content type
+    /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
+    pub fn registry_text(&self) -> String {
+        crate::metrics::text(&self.shared)
+    }
+
+    /// Says goodbye: takes back the report, so that nobody counts on this instance any more. Waits
+    /// for that at most two seconds. Policies stay in force.
+    #[allow(clippy::unused_async)] // without the feature there is nobody to say goodbye to
+    pub async fn shutdown(&self) {
+        #[cfg(feature = "etcd")]
+        if let Some(feed) = &self.feed {
+            feed.shutdown().await;
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(policy: Policy, hash: Option<PolicyHash>) -> Self {
+        let now = Timestamp::now();
+        let clock = Clock::new(Instant::now(), now);
+        let changed = Arc::new(Notify::new());
+        let declared = hash.is_some();
+        let applied = Applied { version: 0, hash, at: now, rejected: None };
+        Self {
+            clock,
+            commands: Registry::new(policy.outbound, declared, clock, Arc::clone(&changed)),
+            methods: Methods::new(policy.inbound),
+            applied: watch::Sender::new(applied),
+            changed,
+            counts: FeedCounts::default(),
+            versions: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts a policy in force. Of two that race the later call wins, everywhere.
+    pub(crate) fn apply(&self, policy: &Policy, hash: PolicyHash) {
+        let version = self.versions.fetch_add(1, Ordering::Relaxed) + 1;
+        self.commands.reload(version, policy.outbound.clone());
+        self.methods.reload(version, &policy.inbound);
+        self.counts.applied.fetch_add(1, Ordering::Relaxed);
+        let at = self.clock.timestamp(self.clock.now());
+        self.applied.send_if_modified(|applied| {
+            let newer = applied.version < version;
+            if newer {
+                *applied = Applied { version, hash: Some(hash), at, rejected: None };
+            }
+            newer
+        });
+    }
+}

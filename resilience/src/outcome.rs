@@ -1,0 +1,76 @@
+//! How a call ended, and how often.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It gave its answer.
+    Success,
+    /// It failed, and not by the caller's fault.
+    Failure,
+    /// It did not end within its deadline.
+    Timeout,
+    /// The caller asked for something wrong.
+    ClientError,
+    /// The caller lost interest.
+    Cancelled,
+    /// The concurrency limit was full.
+    Rejected,
+    /// The breaker was open.
+    Open,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of [`Tally`].
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Success,
+        Self::Failure,
+        Self::Timeout,
+        Self::ClientError,
+        Self::Cancelled,
+        Self::Rejected,
+        Self::Open,
+    ];
+
+    /// The value of the label `outcome`.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Timeout => "timeout",
+            Self::ClientError => "client_error",
+            Self::Cancelled => "cancelled",
+            Self::Rejected => "rejected",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// How often each outcome happened since the process started.
+#[derive(Debug, Default)]
+pub(crate) struct Tally([AtomicU64; Outcome::ALL.len()]);
+
+impl Tally {
+    /// Counts one.
+    pub(crate) fn count(&self, outcome: Outcome) {
+        self.0[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often `outcome` happened.
+    pub(crate) fn of(&self, outcome: Outcome) -> u64 {
+        self.0[outcome as usize].load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_is_at_its_own_place() {
+        for (place, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, place, "{outcome:?}");
+        }
+    }
+}

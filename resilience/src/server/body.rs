@@ -1,0 +1,135 @@
+//! The body of a response. It holds the request's permit to its end, where the outcome is known.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http::header::CONTENT_LENGTH;
+use http::response::Parts;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::methods::MethodState;
+use super::protocol::Protocol;
+use crate::flight::Flight;
+use crate::outcome::Outcome;
+
+pin_project! {
+    /// The body of a response under policy: the service's, or a short one of the layer.
+    pub struct ServerBody<R> {
+        #[pin]
+        served: Option<R>,
+        answered: Option<Bytes>,
+        ending: Option<Ending>,
+    }
+}
+
+/// How a response will be counted.
+pub(crate) struct Ending {
+    flight: Flight<MethodState>,
+    protocol: Protocol,
+    outcome: Outcome,
+    /// How many bytes the head has promised: a server need not ask again after the last of them.
+    left: Option<u64>,
+}
+
+impl Ending {
+    pub(crate) fn new(
+        flight: Flight<MethodState>,
+        protocol: Protocol,
+        head: &Parts,
+        head_only: bool,
+    ) -> Self {
+        let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let outcome = protocol.head(head.status, &head.headers);
+        Self { flight, protocol, outcome, left: if head_only { Some(0) } else { length } }
+    }
+
+    fn settle(self) {
+        self.flight.settle(self.outcome);
+    }
+}
+
+impl<R> ServerBody<R> {
+    /// A short body of the layer.
+    pub(super) const fn answered(answer: Bytes) -> Self {
+        Self { served: None, answered: Some(answer), ending: None }
+    }
+}
+
+impl<R: Body> ServerBody<R> {
+    /// A body of the service.
+    pub(super) fn served(body: R, ending: Ending) -> Self {
+        let mut this = Self { served: None, answered: None, ending: None };
+        if body.is_end_stream() || ending.left == Some(0) {
+            ending.settle();
+        } else {
+            this.ending = Some(ending);
+        }
+        this.served = Some(body);
+        this
+    }
+}
+
+impl<R: Body<Data = Bytes>> Body for ServerBody<R> {
+    type Data = Bytes;
+    type Error = R::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
+        let mut this = self.project();
+        let Some(mut served) = this.served.as_mut().as_pin_mut() else {
+            return Poll::Ready(this.answered.take().filter(|b| !b.is_empty()).map(Frame::data).map(Ok));
+        };
+        let polled = match this.ending.as_mut() {
+            Some(ending) => ending.flight.run(|| served.as_mut().poll_frame(cx)),
+            None => served.as_mut().poll_frame(cx),
+        };
+        let Poll::Ready(frame) = polled else { return Poll::Pending };
+        let Some(mut ending) = this.ending.take() else { return Poll::Ready(frame) };
+        let ended = match &frame {
+            None => true,
+            Some(Err(_)) => {
+                ending.outcome = Outcome::Failure;
+                true
+            }
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    ending.outcome = ending.protocol.trailers(trailers).unwrap_or(ending.outcome);
+                }
+                if let (Some(left), Some(data)) = (ending.left.as_mut(), frame.data_ref()) {
+                    *left = left.saturating_sub(data.remaining() as u64);
+                }
+                frame.is_trailers() || ending.left == Some(0) || served.is_end_stream()
+            }
+        };
+        if ended {
+            ending.settle();
+        } else {
+            *this.ending = Some(ending);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.served {
+            Some(served) => served.is_end_stream(),
+            None => self.answered.as_ref().is_none_or(Bytes::is_empty),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.served {
+            Some(served) => served.size_hint(),
+            None => SizeHint::with_exact(self.answered.as_ref().map_or(0, |answer| answer.len() as u64)),
+        }
+    }
+}
+
+impl<R> std::fmt::Debug for ServerBody<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerBody").field("answered", &self.answered).finish_non_exhaustive()
+    }
+}

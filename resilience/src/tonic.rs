@@ -1,0 +1,38 @@
+//! [`tonic::Status`] as an error of commands and as their answer.
+
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+use crate::classify::{Class, Classify, grpc_code};
+use crate::command::CommandError;
+
+/// Client errors are `CANCELLED`, `INVALID_ARGUMENT`, `NOT_FOUND`, `ALREADY_EXISTS`,
+/// `PERMISSION_DENIED`, `FAILED_PRECONDITION`, `OUT_OF_RANGE` and `UNAUTHENTICATED`.
+impl Classify for Status {
+    fn class(&self) -> Class {
+        // A status with code OK is no answer: whoever returns it as an error has failed.
+        grpc_code(self.code() as u32).unwrap_or(Class::Failure)
+    }
+}
+
+/// `DEADLINE_EXCEEDED`, `UNAVAILABLE` or `RESOURCE_EXHAUSTED` with metadata `fusebox-reason`; the
+/// status of a call that failed by itself stays as it is.
+impl From<CommandError<Self>> for Status {
+    fn from(error: CommandError<Self>) -> Self {
+        let code = match &error {
+            CommandError::Open { .. } => Code::Unavailable,
+            CommandError::Rejected => Code::ResourceExhausted,
+            CommandError::Timeout(_) => Code::DeadlineExceeded,
+            CommandError::Failed(_) => Code::Unknown,
+        };
+        let (reason, message) = (error.reason(), error.to_string());
+        if let CommandError::Failed(status) = error {
+            return status;
+        }
+        let mut status = Self::new(code, message);
+        if let Some(reason) = reason {
+            status.metadata_mut().insert("fusebox-reason", MetadataValue::from_static(reason));
+        }
+        status
+    }
+}
