@@ -1,0 +1,170 @@
+//! Running other programs: each with a deadline, each failure with the end of what it printed.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// A program to run, with a deadline.
+#[derive(Debug)]
+pub struct Exec {
+    command: Command,
+    name: String,
+    deadline: Duration,
+}
+
+impl Exec {
+    /// The program, with five minutes to end unless told otherwise.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        let program = program.as_ref();
+        let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned();
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null());
+        Self { command, name, deadline: Duration::from_mins(5) }
+    }
+
+    /// Add an argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Add arguments.
+    #[must_use]
+    pub fn args<I, S>(mut self, args: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        self.command.args(args);
+        self
+    }
+
+    /// Set a variable of its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Set variables of its environment.
+    #[must_use]
+    pub fn envs(mut self, vars: &[(String, String)]) -> Self {
+        self.command.envs(vars.iter().map(|(name, value)| (name, value)));
+        self
+    }
+
+    /// Run in a folder.
+    #[must_use]
+    pub fn dir(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// Kill it when it runs longer.
+    #[must_use]
+    pub fn deadline(mut self, seconds: u64) -> Self {
+        self.deadline = Duration::from_secs(seconds);
+        self
+    }
+
+    /// Its standard output; its standard error goes into the error when it fails.
+    pub fn output(mut self) -> Result<String> {
+        self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.spawn()?;
+        let (out, err) = (drain(child.stdout.take()), drain(child.stderr.take()));
+        let status = self.wait(&mut child)?;
+        let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
+        if !status.success() {
+            bail!("{}: {status}\n{}", self.shown(), tail(if err.trim().is_empty() { &out } else { &err }));
+        }
+        Ok(out)
+    }
+
+    /// Run it with all it prints in a file; the file's end goes into the error when it fails.
+    pub fn logged(mut self, log: &Path) -> Result<()> {
+        if let Some(folder) = log.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        self.command.stdout(file.try_clone()?).stderr(file);
+        let mut child = self.spawn()?;
+        let status = self.wait(&mut child)?;
+        if !status.success() {
+            let text = fs::read(log).unwrap_or_default();
+            bail!("{}: {status}\n{}\n(all of it: {})", self.shown(), tail(&String::from_utf8_lossy(&text)), log.display());
+        }
+        Ok(())
+    }
+
+    /// Run it with its output where ours goes.
+    pub fn shown_live(mut self) -> Result<()> {
+        let mut child = self.spawn()?;
+        let status = self.wait(&mut child)?;
+        if !status.success() {
+            bail!("{}: {status}", self.shown());
+        }
+        Ok(())
+    }
+
+    /// Whether it ends well; nothing is shown.
+    pub fn succeeds(mut self) -> bool {
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.spawn().and_then(|mut child| self.wait(&mut child)).is_ok_and(|status| status.success())
+    }
+
+    fn spawn(&mut self) -> Result<Child> {
+        self.command.spawn().with_context(|| format!("cannot run {}", self.name))
+    }
+
+    fn wait(&self, child: &mut Child) -> Result<ExitStatus> {
+        let end = Instant::now() + self.deadline;
+        let mut pause = Duration::from_millis(2);
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > end {
+                child.kill()?;
+                child.wait()?;
+                bail!("{} did not end within {} s", self.shown(), self.deadline.as_secs());
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    fn shown(&self) -> String {
+        let args: Vec<_> = self.command.get_args().map(OsStr::to_string_lossy).collect();
+        format!("{} {}", self.name, args.join(" "))
+    }
+}
+
+/// The path of a program on PATH.
+pub fn which(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // What was read before an error is what there is to show.
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<_> = text.trim_end().lines().collect();
+    let from = lines.len().saturating_sub(12);
+    lines[from..].iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}

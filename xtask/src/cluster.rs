@@ -1,0 +1,111 @@
+//! `cargo xtask cluster`: up, down, status, env, logs, check and the self-test.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Subcommand;
+use fusebox_cluster::{Cluster, Options, Status};
+
+use crate::{debian, selftest};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring the cluster up, with the images of Consul, etcd and Traefik loaded; heals what a crash left
+    Up {
+        /// Nodes beside the control plane
+        #[arg(long, default_value_t = 1)]
+        workers: u8,
+    },
+    /// End the cluster and all that it made on this machine
+    Down,
+    /// What is there now
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shell exports for people and scripts: eval "$(cargo xtask cluster env)"
+    Env,
+    /// Collect what nodes, pods and the daemon say
+    Logs {
+        /// The folder
+        #[arg(default_value = "target/cluster-logs")]
+        folder: PathBuf,
+    },
+    /// Build and fetch everything a cluster needs, without starting one
+    Prepare,
+    /// Print what a cluster left on this machine; fails if anything is left (or if one is up)
+    Check,
+    /// Kill the daemon, a node and `up` itself half-way, and prove that `up` heals and `down` leaves nothing
+    Selftest,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let cluster = Cluster::open()?;
+    match &args.command {
+        Command::Up { workers } => {
+            debian::ensure_protoc(cluster.progress())?;
+            cluster.up(&Options { workers: *workers, ..Options::default() })
+        }
+        Command::Down => cluster.down(),
+        Command::Status { json: true } => {
+            println!("{}", serde_json::to_string_pretty(&cluster.status())?);
+            Ok(())
+        }
+        Command::Status { json: false } => {
+            print(&cluster.status());
+            Ok(())
+        }
+        Command::Env => {
+            for (name, value) in cluster.env() {
+                println!("export {name}={}", quoted(&value));
+            }
+            Ok(())
+        }
+        Command::Logs { folder } => {
+            cluster.logs(folder)?;
+            println!("{}", folder.display());
+            Ok(())
+        }
+        Command::Prepare => cluster.prepare(),
+        Command::Check => {
+            let left = cluster.left()?;
+            if !left.is_empty() {
+                bail!("on this machine:\n{}", left.join("\n"));
+            }
+            println!("nothing left");
+            Ok(())
+        }
+        Command::Selftest => selftest::run(&cluster),
+    }
+}
+
+fn print(status: &Status) {
+    let road = status.road.map_or("none", fusebox_cluster::Road::name);
+    println!("cluster    {} (road: {road})", if status.up { "up" } else { "not up" });
+    println!("state      {}", status.state.display());
+    for node in &status.nodes {
+        let ready = if node.ready { "ready" } else { "NOT READY" };
+        println!("node       {} {ready}, {}, {}", node.name, node.version, node.address);
+    }
+    for (image, digest) in &status.images {
+        println!("image      {image} {}", digest.get(..19).unwrap_or(digest));
+    }
+    if status.up {
+        for (what, address) in &status.addresses {
+            println!("port       {address} {what}");
+        }
+    } else {
+        println!("           `cargo xtask cluster up` brings it up");
+    }
+}
+
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}

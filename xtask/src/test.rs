@@ -1,0 +1,91 @@
+//! `cargo xtask test`: everything that CI runs.
+
+use anyhow::{Result, bail};
+use fusebox_cluster::{Cluster, Options, Snapshot, install};
+
+use crate::cargo::cargo;
+use crate::check;
+use crate::steps::Steps;
+
+/// The packages that run in the cluster.
+const PACKAGES: [&str; 2] = ["fusebox-operator", "user-service"];
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Leave the cluster up at the end
+    #[arg(long)]
+    keep: bool,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let cluster = Cluster::open()?;
+    let mut steps = Steps::new(cluster.progress());
+    let result = all(&cluster, &mut steps, args);
+    steps.print();
+    result
+}
+
+fn all(cluster: &Cluster, steps: &mut Steps, args: &Args) -> Result<()> {
+    let checkout = &cluster.places().checkout;
+    check::all(cluster, steps)?;
+    steps.run("unit and integration tests", || {
+        cargo(checkout, &["test", "--quiet", "--workspace", "--exclude", "fusebox-e2e"])
+    })?;
+
+    let was_up = cluster.status().up;
+    // Programs and packages first: installing them is no trace of a cluster.
+    if !was_up {
+        steps.run("programs for the cluster", || cluster.prepare())?;
+    }
+    let before = if was_up { None } else { Snapshot::take(cluster.places()).ok() };
+    steps.run("cluster up", || cluster.up(&Options::default()))?;
+    let tested = on_cluster(cluster, steps);
+    if tested.is_err() {
+        let folder = checkout.join("target/cluster-logs");
+        if cluster.logs(&folder).is_ok() {
+            eprintln!("what nodes and pods said: {}", folder.display());
+        }
+    }
+    if args.keep || was_up {
+        steps.not_run("cluster down leaves nothing", "the cluster stays up");
+        return tested;
+    }
+    // A failed test must not hide what `down` left, nor the other way round.
+    let down = steps.run("cluster down", || cluster.down());
+    tested?;
+    down?;
+    match before {
+        None => {
+            steps.not_run("cluster down leaves nothing", "this machine has no ip, nft or sysctl to look with")
+        }
+        Some(before) => steps.run("cluster down leaves nothing", || {
+            let left = before.difference(&Snapshot::take(cluster.places())?);
+            if !left.is_empty() {
+                bail!("the machine is not as it was before:\n{}", left.join("\n"));
+            }
+            Ok(())
+        })?,
+    }
+    Ok(())
+}
+
+fn on_cluster(cluster: &Cluster, steps: &mut Steps) -> Result<()> {
+    steps.run("images", || images(cluster))?;
+    steps.run("platform, operator and shop installed", || {
+        install::platform(cluster)?;
+        install::operator(cluster)?;
+        install::shop(cluster)
+    })?;
+    steps.run("end-to-end tests", || {
+        cargo(&cluster.places().checkout, &["test", "--package", "fusebox-e2e", "--", "--test-threads=1"])
+    })
+}
+
+/// Build our images and load them.
+pub fn images(cluster: &Cluster) -> Result<()> {
+    let mut build = vec!["build"];
+    build.extend(PACKAGES.iter().flat_map(|package| ["--package", package]));
+    cargo(&cluster.places().checkout, &build)?;
+    let images = PACKAGES.iter().map(|package| cluster.image(package)).collect::<Result<Vec<_>>>()?;
+    cluster.load(&images)
+}
