@@ -172,4 +172,14 @@ impl Shared {
             newer
         });
     }
+
+    /// Notes that the newest document was refused; None: that it was not.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn refuse(&self, rejected: Option<Rejected>) {
+        self.applied.send_if_modified(|applied| {
+            let changed = applied.rejected != rejected;
+            applied.rejected = rejected;
+            changed
+        });
+    }
 }

@@ -31,6 +31,8 @@ mod fusebox;
 mod limit;
 mod metrics;
 mod outcome;
+#[cfg(feature = "etcd")]
+mod report;
 mod server;
 mod timed;
 #[cfg(feature = "tonic")]

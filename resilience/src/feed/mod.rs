@@ -1,20 +1,88 @@
 //! Policies from etcd and reports to it.
+//!
+//! Two tasks, each with a connection of its own: one follows the policy's key, one keeps the
+//! report. The first report of a process is written before its first policy is applied, so that no
+//! report of a process before it, in the same pod, stands for the policy of this one.
+
+mod apply;
+mod reporter;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::env::Settings;
+use crate::etcd::{Change, Range, follow};
 use crate::fusebox::Shared;
+use apply::apply;
+use reporter::{Reporter, TTL};
 
 /// What works for a [`Fusebox`](crate::Fusebox) in the background; it ends with the last handle.
 #[derive(Debug)]
-pub(crate) struct Feed {}
+pub(crate) struct Feed {
+    stop: CancellationToken,
+    /// Closed when the reporter has ended.
+    reported: watch::Receiver<bool>,
+    _stop_on_drop: DropGuard,
+}
+
+/// How long [`Feed::shutdown`] waits.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 impl Feed {
-    /// Starts to follow the policy.
-    pub(crate) fn start(_settings: Settings, _shared: &Arc<Shared>) -> Self {
-        Self {}
+    /// Starts to follow and to report.
+    pub(crate) fn start(settings: Settings, shared: &Arc<Shared>) -> Self {
+        let stop = CancellationToken::new();
+        let (is_reported, reported) = watch::channel(false);
+        let key = settings.keys.policy(&settings.service);
+        let policies = follow(settings.etcd.clone(), Range::Key(key));
+        let reporter = Reporter::new(&settings, Arc::clone(shared));
+        tokio::spawn(reporter.run(stop.clone(), is_reported));
+        let policies = run(policies, reported.clone(), Arc::clone(shared));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(policies));
+        Self { _stop_on_drop: stop.clone().drop_guard(), stop, reported }
     }
 
-    /// Takes back the report.
-    pub(crate) async fn shutdown(&self) {}
+    /// Ends both tasks and waits until the report is taken back.
+    pub(crate) async fn shutdown(&self) {
+        self.stop.cancel();
+        let mut reported = self.reported.clone();
+        let ended = async { while reported.changed().await.is_ok() {} };
+        if timeout(GOODBYE, ended).await.is_err() {
+            tracing::warn!("the report could not be taken back, it ends with its lease");
+        }
+    }
+}
+
+/// Puts policies in force as they come.
+async fn run(mut policies: crate::etcd::Follow, mut reported: watch::Receiver<bool>, shared: Arc<Shared>) {
+    // A report of before, if it could not be replaced, has ended by then with its lease.
+    let _ = timeout(2 * TTL, reported.wait_for(|reported| *reported)).await;
+    let mut connected = policies.connected();
+    loop {
+        shared.counts.connected.store(u64::from(*connected.borrow_and_update()), Ordering::Relaxed);
+        tokio::select! {
+            change = policies.next() => match change {
+                Some(change) => take(&shared, change),
+                None => return,
+            },
+            Ok(()) = connected.changed() => {}
+        }
+    }
+}
+
+fn take(shared: &Shared, change: Change) {
+    let document = match change {
+        Change::Snapshot(entries) => entries.into_values().next(),
+        Change::Put { entry, .. } => Some(entry),
+        Change::Delete { .. } => None,
+    };
+    match document {
+        Some(entry) => apply(shared, &entry.value),
+        None => tracing::warn!("there is no policy in etcd: what is in force stays"),
+    }
 }

@@ -1,0 +1,96 @@
+//! What a watcher has seen, to find out what changed while it could not watch.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::follow::{Change, Entry};
+
+/// The keys that a consumer has been told of, without their values.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    seen: Option<BTreeMap<String, Seen>>,
+}
+
+/// A version of a key. The revision alone is not enough: an etcd restored from a backup gives the
+/// same revisions to other values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    mod_revision: i64,
+    value: u64,
+}
+
+impl Seen {
+    fn of(entry: &Entry) -> Self {
+        let mut hasher = DefaultHasher::new();
+        entry.value.hash(&mut hasher);
+        Self { mod_revision: entry.mod_revision, value: hasher.finish() }
+    }
+}
+
+impl Known {
+    /// Takes a whole reading of the range at `revision` and gives what to tell the consumer: a
+    /// snapshot the first time, then the difference.
+    pub(super) fn list(&mut self, entries: BTreeMap<String, Entry>, revision: i64) -> Vec<Change> {
+        let now = entries.iter().map(|(key, entry)| (key.clone(), Seen::of(entry))).collect();
+        let Some(before) = self.seen.replace(now) else {
+            return vec![Change::Snapshot(entries)];
+        };
+        let gone = before.keys().filter(|key| !entries.contains_key(*key));
+        let mut changes: Vec<_> =
+            gone.map(|key| Change::Delete { key: key.clone(), mod_revision: revision }).collect();
+        let changed = entries.into_iter().filter(|(key, entry)| before.get(key) != Some(&Seen::of(entry)));
+        changes.extend(changed.map(|(key, entry)| Change::Put { key, entry }));
+        changes
+    }
+
+    /// Takes one change of the watch.
+    pub(super) fn take(&mut self, change: &Change) {
+        let Some(seen) = &mut self.seen else { return };
+        match change {
+            Change::Snapshot(_) => {}
+            Change::Put { key, entry } => {
+                seen.insert(key.clone(), Seen::of(entry));
+            }
+            Change::Delete { key, .. } => {
+                seen.remove(key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(list: &[(&str, &str, i64)]) -> BTreeMap<String, Entry> {
+        let entry = |value: &str, mod_revision| Entry { value: value.into(), mod_revision };
+        list.iter().map(|(key, value, revision)| ((*key).to_owned(), entry(value, *revision))).collect()
+    }
+
+    #[test]
+    fn the_first_list_is_a_snapshot_and_the_next_a_difference() {
+        let mut known = Known::default();
+        let first = entries(&[("a", "1", 1), ("b", "1", 2)]);
+        assert_eq!(known.list(first.clone(), 2), [Change::Snapshot(first)]);
+        let put = Change::Put { key: "c".into(), entry: Entry { value: "1".into(), mod_revision: 3 } };
+        known.take(&put);
+        known.take(&Change::Delete { key: "b".into(), mod_revision: 4 });
+        assert_eq!(known.list(entries(&[("a", "1", 1), ("c", "1", 3)]), 4), []);
+        let changes = known.list(entries(&[("a", "2", 7), ("d", "1", 6)]), 9);
+        assert_eq!(
+            changes,
+            [
+                Change::Delete { key: "c".into(), mod_revision: 9 },
+                Change::Put { key: "a".into(), entry: Entry { value: "2".into(), mod_revision: 7 } },
+                Change::Put { key: "d".into(), entry: Entry { value: "1".into(), mod_revision: 6 } },
+            ]
+        );
+    }
+
+    #[test]
+    fn another_value_at_the_same_revision_is_a_change() {
+        let mut known = Known::default();
+        known.list(entries(&[("a", "1", 5)]), 5);
+        assert_eq!(known.list(entries(&[("a", "other", 5)]), 5).len(), 1, "restored from a backup");
+    }
+}

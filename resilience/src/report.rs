@@ -1,0 +1,120 @@
+//! What an instance says of itself: a function of its state.
+
+use fusebox_policy::policy::{BreakerMode, BreakerPolicy};
+use fusebox_policy::wire::{BreakerReport, BreakerState, MAX_REPORTED, Report};
+use jiff::Timestamp;
+
+use crate::breaker::gate::Change;
+use crate::breaker::state::Phase;
+use crate::clock::Clock;
+use crate::env::Identity;
+use crate::fusebox::{Applied, Shared};
+
+/// The report of this instance as it is now.
+pub(crate) fn report(identity: &Identity, boot: &str, shared: &Shared) -> Report {
+    let applied = shared.applied.borrow().clone();
+    let breakers = shared.commands.all().into_iter().filter_map(|command| {
+        let policy = command.policy().circuit_breaker;
+        let state = command.gate.state().phase;
+        breaker(&command.name, policy.as_ref(), state, &command.gate.last(), shared.clock, applied.at)
+    });
+    let breakers = breakers.take(MAX_REPORTED).collect();
+    build(identity, boot, applied, shared.commands.unknown(), breakers)
+}
+
+fn build(
+    identity: &Identity,
+    boot: &str,
+    applied: Applied,
+    mut unknown_commands: Vec<String>,
+    breakers: Vec<BreakerReport>,
+) -> Report {
+    unknown_commands.truncate(MAX_REPORTED);
+    Report {
+        instance: identity.name.clone(),
+        boot: boot.to_owned(),
+        library: concat!("fusebox ", env!("CARGO_PKG_VERSION")).to_owned(),
+        hash: applied.hash,
+        applied_at: applied.at,
+        rejected: applied.rejected,
+        unknown_commands,
+        breakers,
+    }
+}
+
+/// A breaker as its callers feel it; None if it lets every call pass.
+fn breaker(
+    command: &str,
+    policy: Option<&BreakerPolicy>,
+    phase: Phase,
+    last: &Change,
+    clock: Clock,
+    applied_at: Timestamp,
+) -> Option<BreakerReport> {
+    let (state, since, reason) = match (policy?.mode, phase) {
+        (BreakerMode::ForcedClosed | BreakerMode::Disabled, _) | (BreakerMode::Enforce, Phase::Closed) => {
+            return None;
+        }
+        (BreakerMode::ForcedOpen, _) => {
+            (BreakerState::Open, applied_at, "forced open by the policy".to_owned())
+        }
+        (BreakerMode::Enforce, Phase::Open { .. }) => {
+            (BreakerState::Open, clock.timestamp(last.at), last.reason.to_string())
+        }
+        (BreakerMode::Enforce, Phase::HalfOpen { .. }) => {
+            (BreakerState::HalfOpen, clock.timestamp(last.at), last.reason.to_string())
+        }
+    };
+    Some(BreakerReport { command: command.to_owned(), state, since, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use fusebox_policy::policy::Policy;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::breaker::state::State;
+    use crate::clock::Tick;
+
+    #[test]
+    fn a_breaker_is_reported_as_its_callers_feel_it() {
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let clock = Clock::new(Instant::now(), start);
+        let open = State::START.trip(Tick(2000));
+        let last = Change { state: open, at: Tick(2000), reason: "30 % errors of 40 calls".into() };
+        let report = |mode, state: State| {
+            let policy = BreakerPolicy { mode, ..BreakerPolicy::default() };
+            breaker("find_user", Some(&policy), state.phase, &last, clock, start)
+        };
+        let said = report(BreakerMode::Enforce, open).unwrap();
+        assert_eq!(
+            (said.state, said.since.to_string().as_str()),
+            (BreakerState::Open, "2026-01-01T00:00:02Z")
+        );
+        assert_eq!(said.reason, "30 % errors of 40 calls");
+        assert_eq!(report(BreakerMode::Enforce, State::START), None);
+        assert_eq!(report(BreakerMode::ForcedClosed, open), None);
+        assert_eq!(report(BreakerMode::Disabled, open), None);
+        let forced = report(BreakerMode::ForcedOpen, State::START).unwrap();
+        assert_eq!((forced.since, forced.reason.as_str()), (start, "forced open by the policy"));
+    }
+
+    #[test]
+    fn a_report_names_at_most_so_many_commands_and_breakers() {
+        let mut policy = Policy::compiled_in();
+        let breaker = policy.outbound.default.circuit_breaker.as_mut().unwrap();
+        breaker.mode = BreakerMode::ForcedOpen;
+        let shared = Shared::new(policy, Some("00".parse().unwrap()));
+        for n in 0..40 {
+            shared.commands.get(&format!("c{n:02}"));
+        }
+        let identity = Identity { name: "user-1".into(), key: "uid-1".into() };
+        let report = report(&identity, "boot", &shared);
+        assert_eq!((report.unknown_commands.len(), report.breakers.len()), (MAX_REPORTED, MAX_REPORTED));
+        assert_eq!(
+            (report.unknown_commands[0].as_str(), report.breakers[0].command.as_str()),
+            ("c00", "c00")
+        );
+    }
+}
