@@ -16,6 +16,8 @@ mkdir -p "$root/etc/ssl/certs"
 cat "$root"/usr/share/ca-certificates/mozilla/*.crt >"$root/etc/ssl/certs/ca-certificates.crt"
 # No documentation, translations or character sets beside UTF-8: 15 MB that no service of ours reads.
 rm -rf "$root"/usr/share "$root"/usr/sbin "$root"/etc/{ca-certificates*,ld.so.conf.d} "$root"/usr/lib/*/{gconv,audit}
+# Suites after bookworm ship only below usr, and the loader's path is /lib64.
+for folder in lib lib64; do [[ -e $root/$folder || ! -e $root/usr/$folder ]] || ln -s "usr/$folder" "$root/$folder"; done
 echo 'nonroot:x:65532:65532:nonroot:/:/usr/sbin/nologin' >"$root/etc/passwd"
 echo 'nonroot:x:65532:' >"$root/etc/group"
 mv "$root" "$1"

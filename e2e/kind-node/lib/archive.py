@@ -38,7 +38,8 @@ def write_layer(path, parts):
             elif src.startswith("link:"):
                 tar.addfile(special(dest, tarfile.SYMTYPE, 0o777, src[5:]))
             else:
-                tar.add(src, dest, filter=clean)
+                # The programs in the cache are links to those of their version.
+                tar.add(os.path.realpath(src), dest, filter=clean)
 
 
 def digest(path):
