@@ -1,0 +1,74 @@
+{{/* The labels of a role. Call with (list $ "user-store"). */}}
+{{- define "labels" -}}
+{{- $root := first . -}}
+{{ include "selector" . }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: fusebox-sample
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+{{- end -}}
+
+{{/* The labels by which a role's pods are found. */}}
+{{- define "selector" -}}
+app.kubernetes.io/name: {{ last . }}
+app.kubernetes.io/instance: {{ (first .).Release.Name }}
+{{- end -}}
+
+{{/* What every role's Deployment has: rolls out without a gap. */}}
+{{- define "rollout" -}}
+strategy:
+  type: RollingUpdate
+  rollingUpdate: { maxSurge: 1, maxUnavailable: 0 }
+selector:
+  matchLabels:
+    {{- include "selector" . | nindent 4 }}
+{{- end -}}
+
+{{/* What every role's pod has beside its container. */}}
+{{- define "pod" -}}
+{{- $root := first . -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+terminationGracePeriodSeconds: {{ add $root.Values.lifecycle.drain $root.Values.lifecycle.grace 5 }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  seccompProfile: { type: RuntimeDefault }
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "selector" . | nindent 8 }}
+    matchLabelKeys: [pod-template-hash]
+{{- end -}}
+
+{{/* What every role's container has beside its role. */}}
+{{- define "container" -}}
+image: {{ .Values.image.repository }}:{{ .Values.image.tag }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: { drop: [ALL] }
+{{- end -}}
+
+{{/* The environment of every role. */}}
+{{- define "env.process" -}}
+- { name: POLICY_WAIT, value: {{ .Values.lifecycle.policyWait | quote }} }
+- { name: DRAIN, value: {{ .Values.lifecycle.drain | quote }} }
+- { name: GRACE, value: {{ .Values.lifecycle.grace | quote }} }
+- { name: RUST_LOG, value: {{ .Values.log | quote }} }
+{{- end -}}
+
+{{/* The environment of a role under policy. Call with (list $ "name of the ResilientService"). */}}
+{{- define "env.fusebox" -}}
+{{- $root := first . -}}
+- { name: FUSEBOX_SERVICE, value: "{{ $root.Release.Namespace }}/{{ last . }}" }
+- { name: FUSEBOX_CLUSTER, value: {{ $root.Values.fusebox.cluster | quote }} }
+- { name: FUSEBOX_ETCD, value: {{ $root.Values.fusebox.etcd | quote }} }
+- { name: POD_NAME, valueFrom: { fieldRef: { fieldPath: metadata.name } } }
+- { name: POD_UID, valueFrom: { fieldRef: { fieldPath: metadata.uid } } }
+- { name: POD_IP, valueFrom: { fieldRef: { fieldPath: status.podIP } } }
+{{- end -}}
