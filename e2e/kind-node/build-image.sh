@@ -2,6 +2,7 @@
 # The root filesystem of a kind node from Debian packages and the programs in the cache, as one tar to import.
 # Rebuilt only when an input changed. usage: build-image.sh KUBERNETES_VERSION   result: CACHE/node/node.tar
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+alone "$node/image"
 k8s=$1 suite=bookworm bin=$cache/bin
 packages=systemd,systemd-sysv,dbus,containerd,runc,containernetworking-plugins,iptables,nftables,iproute2,kmod,conntrack,socat,ethtool,ebtables,ipset,util-linux,mount,procps,ca-certificates,findutils,jq,hostname,libseccomp2
 

@@ -14,6 +14,8 @@ python=$(python3 -c 'import sys; print(sys.executable)')
 export PATH=$cache/bin:$debian/root/usr/bin:$debian/root/usr/sbin:/usr/local/sbin:/usr/sbin:/sbin:$PATH
 mkdir -p "$cache" "$state" "$debian" "$node"
 
+# Hold a lock that children inherit: what a killed run left running ends before the next one begins.
+alone() { exec 9>"$1.lock"; flock -w 600 9; }
 say() { printf '%s\n' "$*" >&2; }
 
 # Daemons and shims are ours by the state's path in their arguments, container processes by their cgroup.

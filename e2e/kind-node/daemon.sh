@@ -9,6 +9,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 export DOCKER_HOST=unix://$state/docker.sock DOCKER_CONFIG=$state/docker-config KUBECONFIG=$state/kubeconfig
 before=$state/before          # the machine's firewall and switches as they were before the daemon
 
+# Empty folders that dockerd and containerd make wherever they run.
+made=(/run/docker/plugins /run/docker /run/containerd/s /run/containerd /opt/containerd/bin /opt/containerd/lib /opt/containerd)
+
 rules() { iptables-save -t "$1" 2>/dev/null | grep -E '^-A ' | grep -E -- "$2" || true; }
 chains() { # FAMILY TABLE CHAIN lines
   nft -j list chains 2>/dev/null | "$python" -c 'import json, sys
@@ -28,11 +31,12 @@ remember() { # once per life of the daemon
     [[ -e /proc/sys/$s ]] && echo "$s $(cat "/proc/sys/$s")"
   done >"$part/switches" || true
   iptables-save -t filter 2>/dev/null | grep -q '^:DOCKER' && touch "$part/docker-was-here"
+  for s in "${made[@]}"; do [[ -d $s ]] || echo "$s"; done >"$part/folders"
   mv "$part" "$before"
 }
 restore() {
   [[ -d $before ]] || return 0
-  local policy switch value family table chain
+  local policy switch value family table chain folder
   policy=$(cat "$before/forward"); [[ -z $policy ]] || iptables -w -P FORWARD "$policy"
   while read -r switch value; do
     [[ $(cat "/proc/sys/$switch") == "$value" ]] || echo "$value" >"/proc/sys/$switch"
@@ -45,6 +49,7 @@ restore() {
   nft list tables 2>/dev/null | sort | comm -13 "$before/tables" - | while read -r _ family table; do
     [[ -n $(chains | awk -v f="$family" -v t="$table" '$1 == f && $2 == t') ]] || nft delete table "$family" "$table"
   done
+  while read -r folder; do rmdir "$folder" 2>/dev/null || true; done < <(cat "$before/folders" 2>/dev/null)
   rm -rf "$before"
 }
 drop_rules() { # ours; and Docker's chains, unless they were there before

@@ -2,6 +2,7 @@
 # Debian's part of the road without a registry. Small network tools are installed where missing; the daemons
 # are only unpacked into the cache (dpkg -x), so that no service of the machine is started or changed.
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+alone "$debian/packages"
 
 log=$debian/apt.log
 # Try as it is first; a stale or absent package list is refreshed once.

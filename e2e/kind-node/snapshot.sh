@@ -11,3 +11,4 @@ awk '{print $5}' /proc/self/mountinfo | part mount
 find /sys/fs/cgroup -maxdepth 3 -type d | part cgroup
 sysctl -a 2>/dev/null | grep -E '^net\..*(forwarding|ip_forward|route_localnet|rp_filter|bridge-nf|nf_conntrack_max)' | grep -vE 'veth|br-' | part switch
 ip netns list | part netns
+for folder in /run/docker /run/containerd /opt/containerd /var/lib/docker /var/lib/containerd /etc/docker; do [[ ! -d $folder ]] || echo "$folder"; done | part folder

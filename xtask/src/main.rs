@@ -14,12 +14,16 @@ mod steps;
 mod story;
 mod test;
 
-fn main() -> std::process::ExitCode {
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
     match cli::run() {
-        Ok(()) => std::process::ExitCode::SUCCESS,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
-            std::process::ExitCode::FAILURE
+            // The chain of causes is for people; a backtrace of this program tells them nothing.
+            let causes: Vec<_> = error.chain().map(ToString::to_string).collect();
+            eprintln!("error: {}", causes.join("\n  because: "));
+            ExitCode::FAILURE
         }
     }
 }

@@ -1,8 +1,108 @@
 //! `cargo xtask cluster selftest`: the cluster survives being killed half-way, and goes without a trace.
 
-use anyhow::Result;
-use fusebox_cluster::Cluster;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-pub fn run(_cluster: &Cluster) -> Result<()> {
-    anyhow::bail!("not written yet")
+use anyhow::{Context, Result, bail};
+use fusebox_cluster::process::Exec;
+use fusebox_cluster::{Cluster, Options, Road, Snapshot};
+
+use crate::steps::Steps;
+
+const NODE: &str = "fusebox-control-plane";
+
+pub fn run(cluster: &Cluster) -> Result<()> {
+    if cluster.status().up {
+        bail!("the self-test ends the cluster, and one is up: `cargo xtask cluster down` first");
+    }
+    let mut steps = Steps::new(cluster.progress());
+    let result = all(cluster, &mut steps);
+    steps.print();
+    result
+}
+
+fn all(cluster: &Cluster, steps: &mut Steps) -> Result<()> {
+    // Programs and packages first: installing them is no trace of a cluster.
+    steps.run("programs for the cluster", || cluster.prepare())?;
+    let before =
+        Snapshot::take(cluster.places()).context("the self-test looks at the machine before and after")?;
+    steps.run("killing `up` half-way", || kill_half_way(cluster))?;
+    steps.run("the next `up` heals", || cluster.up(&Options::default()))?;
+    steps.run("pods run on every node", || pods_run(cluster))?;
+    steps.run("cluster down", || cluster.down())?;
+    steps.run("nothing is left", || nothing_left(cluster, &before))
+}
+
+/// Start `up` in a process of its own and, while the node is being set up, kill it, the node and the daemon.
+pub fn kill_half_way(cluster: &Cluster) -> Result<()> {
+    let log = cluster.places().logs().join("killed-up.log");
+    let file = File::create(&log)?;
+    let mut up = Command::new(std::env::current_exe()?)
+        .args(["cluster", "up"])
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .spawn()?;
+    let end = Instant::now() + Duration::from_mins(10);
+    let node = loop {
+        let inspect =
+            cluster.tool("docker").args(["inspect", "-f", "{{.State.Pid}}", NODE]).deadline(10).output();
+        // 0 is a node that has not begun.
+        if let Some(pid) = inspect.ok().and_then(|pid| pid.trim().parse::<u32>().ok()).filter(|pid| *pid > 0)
+        {
+            break pid;
+        }
+        if let Some(status) = up.try_wait()? {
+            bail!("`up` ended by itself ({status}); what it said: {}", log.display());
+        }
+        if Instant::now() > end {
+            up.kill()?;
+            bail!("`up` made no node in ten minutes; what it said: {}", log.display());
+        }
+        sleep(Duration::from_millis(200));
+    };
+    // Long enough for kubeadm to be at work, short enough that it is not done.
+    sleep(Duration::from_secs(6));
+    up.kill()?;
+    up.wait()?;
+    if cluster.status().road == Some(Road::Packages) {
+        kill(daemon(&cluster.places().state)?)?;
+        kill(node)
+    } else {
+        // The user's own daemon is not ours to kill.
+        cluster.tool("docker").args(["kill", NODE]).output().map(|_| ())
+    }
+}
+
+fn daemon(state: &Path) -> Result<u32> {
+    let pid = fs::read_to_string(state.join("docker.pid")).context("the daemon wrote no pid")?;
+    pid.trim().parse().context("the daemon's pid is no number")
+}
+
+fn kill(pid: u32) -> Result<()> {
+    Exec::new("kill").args(["-KILL", &pid.to_string()]).output().map(|_| ())
+}
+
+/// The system's pods are ready on each node.
+fn pods_run(cluster: &Cluster) -> Result<()> {
+    let wait = ["-n", "kube-system", "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s"];
+    cluster.kubectl(&wait)?;
+    let status = cluster.status();
+    if !status.up || status.nodes.len() != 2 {
+        bail!("two ready nodes are expected, and these are there: {:?}", status.nodes);
+    }
+    Ok(())
+}
+
+/// The machine's processes, network, rules, mounts and cgroups are as they were.
+pub fn nothing_left(cluster: &Cluster, before: &Snapshot) -> Result<()> {
+    let mut left = cluster.left()?;
+    left.extend(before.difference(&Snapshot::take(cluster.places())?));
+    if !left.is_empty() {
+        bail!("the machine is not as it was before:\n{}", left.join("\n"));
+    }
+    Ok(())
 }

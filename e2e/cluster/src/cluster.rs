@@ -126,7 +126,8 @@ impl Cluster {
     fn left_of(&self, road: Option<Road>) -> Result<Vec<String>> {
         match road {
             Some(Road::Stock) => {
-                let docker = Exec::new("docker").args(["ps", "-a", "--format", "container: {{.Names}}", "--filter"]);
+                let docker =
+                    Exec::new("docker").args(["ps", "-a", "--format", "container: {{.Names}}", "--filter"]);
                 let label = format!("label=io.x-k8s.kind.cluster={}", kind::NAME);
                 Ok(docker.arg(label).deadline(30).output()?.lines().map(str::to_owned).collect())
             }
@@ -200,7 +201,10 @@ impl Cluster {
             road: Road::taken(&self.places),
             nodes,
             images: images::loaded(&self.places),
-            addresses: ports::ALL.iter().map(|port| (port.what.to_owned(), port.address())).collect::<BTreeMap<_, _>>(),
+            addresses: ports::ALL
+                .iter()
+                .map(|port| (port.what.to_owned(), port.address()))
+                .collect::<BTreeMap<_, _>>(),
             state: self.places.state.clone(),
         }
     }
@@ -214,7 +218,11 @@ impl Cluster {
         if !self.places.kubeconfig().is_file() {
             bail!("there is no cluster: `cargo xtask cluster up` makes one");
         }
-        let text = self.tool("kubectl").args(["get", "nodes", "-o", "json", "--request-timeout=5s"]).deadline(10).output()?;
+        let text = self
+            .tool("kubectl")
+            .args(["get", "nodes", "-o", "json", "--request-timeout=5s"])
+            .deadline(10)
+            .output()?;
         let list: serde_json::Value = serde_json::from_str(&text)?;
         let first = |items: &serde_json::Value, key: &str, value: &str, want: &str| {
             let found = items.as_array().into_iter().flatten().find(|item| item[key] == value);
@@ -232,8 +240,15 @@ impl Cluster {
     /// Collect what nodes, pods and the daemon say in a folder.
     pub fn logs(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let kind = self.tool("kind").args(["export", "logs", "--name", kind::NAME]).arg(folder).deadline(120).output();
-        for (name, args) in [("events.txt", "get events -A --sort-by=.lastTimestamp"), ("pods.txt", "describe pods -A")] {
+        let kind = self
+            .tool("kind")
+            .args(["export", "logs", "--name", kind::NAME])
+            .arg(folder)
+            .deadline(120)
+            .output();
+        for (name, args) in
+            [("events.txt", "get events -A --sort-by=.lastTimestamp"), ("pods.txt", "describe pods -A")]
+        {
             let words: Vec<_> = args.split(' ').chain(["--request-timeout=10s"]).collect();
             let text = self.kubectl(&words).unwrap_or_else(|error| format!("{error:#}\n"));
             fs::write(folder.join(name), text)?;

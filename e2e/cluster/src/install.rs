@@ -38,7 +38,13 @@ pub fn operator(cluster: &Cluster) -> Result<()> {
 pub fn shop(cluster: &Cluster) -> Result<()> {
     cluster.progress().step("installing the sample shop", || {
         let digest = digest(cluster, "user-service")?;
-        release(cluster, "user", "user-service", SHOP_NAMESPACE, &["--set", "store.admin=true", "--set-string", &digest])
+        release(
+            cluster,
+            "user",
+            "user-service",
+            SHOP_NAMESPACE,
+            &["--set", "store.admin=true", "--set-string", &digest],
+        )
     })
 }
 

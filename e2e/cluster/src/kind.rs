@@ -35,14 +35,21 @@ pub(crate) fn config(workers: u8) -> Result<String> {
 
 /// Create the cluster and wait until it is usable: kind is content with Ready nodes, people want DNS too.
 pub(crate) fn create(
-    places: &Places, progress: Progress, vars: &[(String, String)], image: &str, config: &str,
+    places: &Places,
+    progress: Progress,
+    vars: &[(String, String)],
+    image: &str,
+    config: &str,
 ) -> Result<()> {
     let file = places.state.join("kind.yaml");
     fs::write(&file, config).context("cannot write the state folder")?;
     let log = |name: &str| places.logs().join(name);
     progress.step("creating the kind cluster", || {
         Exec::new("kind")
-            .args(["create", "cluster", "--retain", "--wait", "180s", "--name", NAME, "--image", image, "--config"])
+            .args([
+                "create", "cluster", "--retain", "--wait", "180s", "--name", NAME, "--image", image,
+                "--config",
+            ])
             .arg(&file)
             .envs(vars)
             .deadline(600)
@@ -53,7 +60,10 @@ pub(crate) fn create(
             let kubectl = Exec::new("kubectl").args(["-n", "kube-system"]).args(args).envs(vars);
             kubectl.deadline(200).logged(&log(name))
         };
-        kube_system(&["rollout", "status", "ds/kube-proxy", "deploy/coredns", "--timeout=180s"], "rollout.log")?;
+        kube_system(
+            &["rollout", "status", "ds/kube-proxy", "deploy/coredns", "--timeout=180s"],
+            "rollout.log",
+        )?;
         kube_system(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=120s"], "pods.log")
     })
 }

@@ -40,7 +40,11 @@ impl Port {
 pub(crate) fn free() -> Result<()> {
     for port in ALL {
         if TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port.host))).is_err() {
-            bail!("port {} of 127.0.0.1 ({}) is taken by another program: end it, then try again", port.host, port.what);
+            bail!(
+                "port {} of 127.0.0.1 ({}) is taken by another program: end it, then try again",
+                port.host,
+                port.what
+            );
         }
     }
     Ok(())

@@ -16,6 +16,8 @@ pub struct Exec {
     command: Command,
     name: String,
     deadline: Duration,
+    /// How it is named in errors, where that is not the command itself.
+    shown: Option<String>,
 }
 
 impl Exec {
@@ -25,7 +27,7 @@ impl Exec {
         let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned();
         let mut command = Command::new(program);
         command.stdin(Stdio::null());
-        Self { command, name, deadline: Duration::from_mins(5) }
+        Self { command, name, deadline: Duration::from_mins(5), shown: None }
     }
 
     /// Add an argument.
@@ -87,8 +89,10 @@ impl Exec {
         Ok(out)
     }
 
-    /// Run it with all it prints in a file; the file's end goes into the error when it fails.
+    /// Run it with all it prints in a file; the file's end goes into the error when it fails. It ends with us, also when
+    /// we are killed: the next run must not meet one that goes on.
     pub fn logged(mut self, log: &Path) -> Result<()> {
+        self.tie();
         if let Some(folder) = log.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -98,7 +102,12 @@ impl Exec {
         let status = self.wait(&mut child)?;
         if !status.success() {
             let text = fs::read(log).unwrap_or_default();
-            bail!("{}: {status}\n{}\n(all of it: {})", self.shown(), tail(&String::from_utf8_lossy(&text)), log.display());
+            bail!(
+                "{}: {status}\n{}\n(all of it: {})",
+                self.shown(),
+                tail(&String::from_utf8_lossy(&text)),
+                log.display()
+            );
         }
         Ok(())
     }
@@ -117,6 +126,27 @@ impl Exec {
     pub fn succeeds(mut self) -> bool {
         self.command.stdout(Stdio::null()).stderr(Stdio::null());
         self.spawn().and_then(|mut child| self.wait(&mut child)).is_ok_and(|status| status.success())
+    }
+
+    /// On Linux, let the kernel kill the program when the thread that waits for it is gone.
+    fn tie(&mut self) {
+        let Some(setpriv) = which("setpriv").filter(|_| cfg!(target_os = "linux")) else { return };
+        let mut tied = Command::new(setpriv);
+        tied.args(["--pdeathsig", "KILL", "--"])
+            .arg(self.command.get_program())
+            .args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => tied.env(name, value),
+                None => tied.env_remove(name),
+            };
+        }
+        if let Some(dir) = self.command.get_current_dir() {
+            tied.current_dir(dir);
+        }
+        tied.stdin(Stdio::null());
+        self.shown = Some(self.shown());
+        self.command = tied;
     }
 
     fn spawn(&mut self) -> Result<Child> {
@@ -141,6 +171,9 @@ impl Exec {
     }
 
     fn shown(&self) -> String {
+        if let Some(shown) = &self.shown {
+            return shown.clone();
+        }
         let args: Vec<_> = self.command.get_args().map(OsStr::to_string_lossy).collect();
         format!("{} {}", self.name, args.join(" "))
     }

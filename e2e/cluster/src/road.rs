@@ -88,9 +88,13 @@ fn stock(progress: Progress) -> Result<(), String> {
         return Ok(());
     }
     progress
-        .step(&format!("pulling {image}"), || Exec::new("docker").args(["pull", "-q", &image]).deadline(900).output())
+        .step(&format!("pulling {image}"), || {
+            Exec::new("docker").args(["pull", "-q", &image]).deadline(900).output()
+        })
         .map(|_| ())
-        .map_err(|error| format!("Docker cannot get the node image: {}", error.root_cause().to_string().trim()))
+        .map_err(|error| {
+            format!("Docker cannot get the node image: {}", error.root_cause().to_string().trim())
+        })
 }
 
 /// Whether this machine can build the node and run a daemon.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
-use crate::process::Exec;
 use crate::Places;
+use crate::process::Exec;
 
 /// One line for each thing of the machine that a cluster could leave changed.
 #[derive(Debug, Clone)]

