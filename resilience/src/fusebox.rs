@@ -78,7 +78,7 @@ impl Fusebox {
     pub async fn from_env() -> Result<Self, crate::EnvError> {
         let settings = crate::env::Settings::read(|variable| std::env::var(variable).ok())?;
         let mut fusebox = Self::around(Shared::new(Policy::compiled_in(), None));
-        fusebox.feed = Some(Arc::new(crate::feed::Feed::start(settings, &fusebox.shared)));
+        fusebox.feed = Some(Arc::new(crate::feed::Feed::start(&settings, &fusebox.shared)));
         Ok(fusebox)
     }
 
@@ -122,7 +122,7 @@ impl Fusebox {
         Command::new(self.shared.commands.get(name))
     }
 
-    /// The metrics as Prometheus (OpenMetrics) text, content type
+    /// The metrics as Prometheus (`OpenMetrics`) text, content type
     /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
     pub fn registry_text(&self) -> String {
         crate::metrics::text(&self.shared)

@@ -16,7 +16,7 @@ use crate::breaker::state::Phase;
 use crate::fusebox::Shared;
 use crate::outcome::Outcome;
 
-/// The metrics as OpenMetrics text.
+/// The metrics as `OpenMetrics` text.
 pub(crate) fn text(shared: &Arc<Shared>) -> String {
     let mut registry = Registry::with_prefix("fusebox");
     registry.register_collector(Box::new(Live(Arc::clone(shared))));

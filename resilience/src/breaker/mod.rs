@@ -8,6 +8,9 @@ pub(crate) mod gate;
 pub(crate) mod state;
 pub(crate) mod window;
 
+#[cfg(test)]
+mod oracle;
+
 pub(crate) use gate::Gate;
 pub(crate) use state::{Admission, Verdict};
 pub(crate) use window::Window;

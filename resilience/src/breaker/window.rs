@@ -129,7 +129,7 @@ struct Stamp(u64);
 
 impl Stamp {
     const fn new(generation: u32, epoch: u64) -> Self {
-        Self((generation as u64 % GENERATIONS) << EPOCH_BITS | epoch % EPOCHS)
+        Self(((generation as u64 % GENERATIONS) << EPOCH_BITS) | (epoch % EPOCHS))
     }
 
     /// Whether outcomes of this stamp come later than those of `other`, on two circles.
@@ -161,7 +161,7 @@ impl Counter {
         } else {
             return None;
         };
-        Some(Self(stamp.0 << COUNT_BITS | (count + many).min(MAX_COUNT)))
+        Some(Self((stamp.0 << COUNT_BITS) | (count + many).min(MAX_COUNT)))
     }
 }
 

@@ -86,13 +86,13 @@ pub async fn connect(config: &EtcdConfig) -> Result<Client, EtcdError> {
         .with_require_leader(true)
         .with_auto_token_refresh(true);
     if let Some((name, file)) = &config.user {
-        let password = read(file).await?;
+        let password = read(file)?;
         options = options.with_user(name, password.trim_end());
     }
     if config.endpoints.iter().any(|url| url.starts_with("https:")) {
         let tls = TlsOptions::new();
         options = options.with_tls(match &config.ca {
-            Some(file) => tls.ca_certificate(Certificate::from_pem(read(file).await?)),
+            Some(file) => tls.ca_certificate(Certificate::from_pem(read(file)?)),
             None => tls.with_enabled_roots(),
         });
     }
@@ -111,6 +111,6 @@ pub(crate) async fn answered<T>(
 }
 
 /// Small files of the configuration: reading one does not hold up a runtime.
-async fn read(file: &PathBuf) -> Result<String, EtcdError> {
+fn read(file: &PathBuf) -> Result<String, EtcdError> {
     std::fs::read_to_string(file).map_err(|error| EtcdError::File { file: file.clone(), error })
 }

@@ -126,7 +126,7 @@ impl Watcher {
         let mut delay = delays();
         loop {
             let started = Instant::now();
-            let Err(error) = self.session().await;
+            let Err(error) = Box::pin(self.session()).await;
             self.is_connected.send_replace(false);
             if Instant::now() - started >= GOOD {
                 delay = delays();

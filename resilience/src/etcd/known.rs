@@ -31,14 +31,14 @@ impl Known {
     /// Takes a whole reading of the range at `revision` and gives what to tell the consumer: a
     /// snapshot the first time, then the difference.
     pub(super) fn list(&mut self, entries: BTreeMap<String, Entry>, revision: i64) -> Vec<Change> {
-        let now = entries.iter().map(|(key, entry)| (key.clone(), Seen::of(entry))).collect();
-        let Some(before) = self.seen.replace(now) else {
+        let current = entries.iter().map(|(key, entry)| (key.clone(), Seen::of(entry))).collect();
+        let Some(told) = self.seen.replace(current) else {
             return vec![Change::Snapshot(entries)];
         };
-        let gone = before.keys().filter(|key| !entries.contains_key(*key));
+        let gone = told.keys().filter(|key| !entries.contains_key(*key));
         let mut changes: Vec<_> =
             gone.map(|key| Change::Delete { key: key.clone(), mod_revision: revision }).collect();
-        let changed = entries.into_iter().filter(|(key, entry)| before.get(key) != Some(&Seen::of(entry)));
+        let changed = entries.into_iter().filter(|(key, entry)| told.get(key) != Some(&Seen::of(entry)));
         changes.extend(changed.map(|(key, entry)| Change::Put { key, entry }));
         changes
     }

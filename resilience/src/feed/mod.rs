@@ -35,14 +35,14 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 impl Feed {
     /// Starts to follow and to report.
-    pub(crate) fn start(settings: Settings, shared: &Arc<Shared>) -> Self {
+    pub(crate) fn start(settings: &Settings, shared: &Arc<Shared>) -> Self {
         let stop = CancellationToken::new();
-        let (is_reported, reported) = watch::channel(false);
+        let (first, reported) = watch::channel(false);
         let key = settings.keys.policy(&settings.service);
-        let policies = follow(settings.etcd.clone(), Range::Key(key));
-        let reporter = Reporter::new(&settings, Arc::clone(shared));
-        tokio::spawn(reporter.run(stop.clone(), is_reported));
-        let policies = run(policies, reported.clone(), Arc::clone(shared));
+        let followed = follow(settings.etcd.clone(), Range::Key(key));
+        let report = Reporter::new(settings, Arc::clone(shared));
+        tokio::spawn(report.run(stop.clone(), first));
+        let policies = run(followed, reported.clone(), Arc::clone(shared));
         tokio::spawn(stop.clone().run_until_cancelled_owned(policies));
         Self { _stop_on_drop: stop.clone().drop_guard(), stop, reported }
     }
@@ -81,8 +81,9 @@ fn take(shared: &Shared, change: Change) {
         Change::Put { entry, .. } => Some(entry),
         Change::Delete { .. } => None,
     };
-    match document {
-        Some(entry) => apply(shared, &entry.value),
-        None => tracing::warn!("there is no policy in etcd: what is in force stays"),
+    if let Some(entry) = document {
+        apply(shared, &entry.value);
+    } else {
+        tracing::warn!("there is no policy in etcd: what is in force stays");
     }
 }

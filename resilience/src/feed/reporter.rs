@@ -52,7 +52,7 @@ impl Reporter {
         let mut delay = delays();
         loop {
             let started = Instant::now();
-            let Err(error) = self.session(&stop, &reported).await else { return };
+            let Err(error) = Box::pin(self.session(&stop, &reported)).await else { return };
             if Instant::now() - started >= TTL {
                 delay = delays();
             }

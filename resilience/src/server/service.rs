@@ -100,5 +100,5 @@ fn admit(rule: &Rule, headers: &HeaderMap, now: Instant) -> Option<Flight<Method
 /// How long to work for a caller that waits `timeout`: 5 % less, at most 5 ms, so that our answer
 /// is ahead of tonic's own timer (which would answer Cancelled) and can reach the caller in time.
 fn ahead_of(timeout: Duration) -> Duration {
-    timeout - (timeout / 20).min(Duration::from_millis(5))
+    timeout.saturating_sub((timeout / 20).min(Duration::from_millis(5)))
 }

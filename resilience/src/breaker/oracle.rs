@@ -1,0 +1,267 @@
+//! The breaker against a slow, exact model, under random schedules of calls that end late, early or
+//! never, time, and reloads.
+
+use fusebox_policy::policy::{BreakerMode, BreakerPolicy};
+use proptest::prelude::*;
+
+use super::gate::Gate;
+use super::state::{Admission, Phase, Verdict};
+use super::window::Window;
+use crate::clock::Tick;
+
+/// Says in whole lists what the breaker keeps in bits. Written from design.md §5, not from the code.
+#[derive(Debug)]
+struct Model {
+    policy: BreakerPolicy,
+    phase: Is,
+    /// How often the phase has changed.
+    changes: usize,
+    /// Outcomes of this closed phase: when, and whether bad.
+    seen: Vec<(u64, bool)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Is {
+    Closed,
+    Open { since: u64 },
+    HalfOpen { in_flight: u64, succeeded: u64 },
+}
+
+/// A call that the model let pass: the phase it was admitted in, and as what.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Ticket {
+    change: usize,
+    probe: bool,
+}
+
+impl Model {
+    fn become_(&mut self, phase: Is) {
+        self.phase = phase;
+        self.changes += 1;
+        self.seen.clear();
+    }
+
+    fn probes(&self) -> u64 {
+        u64::from(self.policy.half_open_probes.get())
+    }
+
+    /// None: refused. Some(None): passes uncounted.
+    fn admit(&mut self, now: u64) -> Option<Option<Ticket>> {
+        match self.policy.mode {
+            BreakerMode::Disabled => return Some(None),
+            BreakerMode::ForcedOpen => return None,
+            BreakerMode::ForcedClosed => return Some(Some(Ticket { change: self.changes, probe: false })),
+            BreakerMode::Enforce => {}
+        }
+        if let Is::HalfOpen { succeeded, .. } = self.phase
+            && succeeded >= self.probes()
+        {
+            self.become_(Is::Closed);
+        }
+        if let Is::Open { since } = self.phase
+            && now - since >= u64::from(self.policy.sleep_window_ms)
+        {
+            self.become_(Is::HalfOpen { in_flight: 0, succeeded: 0 });
+        }
+        let probes = self.probes();
+        match &mut self.phase {
+            Is::Closed => Some(Some(Ticket { change: self.changes, probe: false })),
+            Is::HalfOpen { in_flight, succeeded } if *in_flight + *succeeded < probes => {
+                *in_flight += 1;
+                Some(Some(Ticket { change: self.changes, probe: true }))
+            }
+            _ => None,
+        }
+    }
+
+    fn settle(&mut self, ticket: Option<Ticket>, verdict: Verdict, now: u64) {
+        let Some(ticket) = ticket.filter(|ticket| ticket.change == self.changes) else { return };
+        let enforced = self.policy.mode == BreakerMode::Enforce;
+        let probes = self.probes();
+        match &mut self.phase {
+            Is::HalfOpen { in_flight, succeeded } if ticket.probe => {
+                *in_flight -= 1;
+                match verdict {
+                    Verdict::Bad if enforced => self.become_(Is::Open { since: now }),
+                    Verdict::Good if enforced => {
+                        *succeeded += 1;
+                        if *succeeded >= probes {
+                            self.become_(Is::Closed);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            Is::Closed if verdict != Verdict::Neither && self.policy.mode != BreakerMode::Disabled => {
+                self.seen.push((now, verdict == Verdict::Bad));
+                let width = self.width();
+                let recent = self.seen.iter().filter(|(at, _)| now / width - at / width < 10);
+                let (all, bad) = recent.fold((0, 0), |(all, bad), (_, b)| (all + 1, bad + u64::from(*b)));
+                let volume = u64::from(self.policy.request_volume_threshold);
+                let percent = u64::from(self.policy.error_percent_threshold);
+                if enforced && all >= volume && bad * 100 >= percent * all {
+                    self.become_(Is::Open { since: now });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn width(&self) -> u64 {
+        u64::from(self.policy.rolling_window_ms) / 10
+    }
+
+    /// The table of carry-over: everything stays; counts keep the end of their bucket as their time,
+    /// and what is then out of the window is gone for good.
+    fn reload(&mut self, policy: BreakerPolicy, now: u64) {
+        let old = self.width();
+        self.policy = policy;
+        let new = self.width();
+        if old != new {
+            self.seen.retain(|(at, _)| now / old - at / old < 10);
+            for (at, _) in &mut self.seen {
+                *at = ((*at / old + 1) * old - 1).min(now);
+            }
+            self.seen.retain(|(at, _)| now / new - at / new < 10);
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Wait(u64),
+    Call,
+    /// Ends one of the calls in flight, the n-th modulo their number.
+    End(usize, Verdict),
+    Reload(BreakerPolicy),
+}
+
+fn policies() -> impl Strategy<Value = BreakerPolicy> {
+    let mode = prop_oneof![
+        8 => Just(BreakerMode::Enforce),
+        1 => Just(BreakerMode::ForcedOpen),
+        1 => Just(BreakerMode::ForcedClosed),
+        1 => Just(BreakerMode::Disabled),
+    ];
+    let length = prop_oneof![Just(1000_u64), Just(1005), Just(2000), Just(10_000)];
+    (1..=100_u64, 1..=6_u64, 1..=900_u64, length, 1..=3_u64, mode).prop_map(
+        |(percent, volume, sleep, length, probes, mode)| BreakerPolicy {
+            error_percent_threshold: percent.try_into().unwrap(),
+            request_volume_threshold: volume.try_into().unwrap(),
+            sleep_window_ms: sleep.try_into().unwrap(),
+            rolling_window_ms: length.try_into().unwrap(),
+            half_open_probes: probes.try_into().unwrap(),
+            mode,
+        },
+    )
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let verdict = prop_oneof![
+        3 => Just(Verdict::Bad),
+        3 => Just(Verdict::Good),
+        1 => Just(Verdict::Neither),
+    ];
+    let step = prop_oneof![
+        3 => prop_oneof![0..20_u64, 0..400_u64, 900..1100_u64, 0..12_000_u64].prop_map(Step::Wait),
+        8 => Just(Step::Call),
+        8 => (any::<usize>(), verdict).prop_map(|(which, verdict)| Step::End(which, verdict)),
+        1 => policies().prop_map(Step::Reload),
+    ];
+    prop::collection::vec(step, 0..200)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    /// Admissions, refusals and state are the model's after every step.
+    #[test]
+    fn the_breaker_is_its_model(first in policies(), steps in steps()) {
+        let mut policy = first.clone();
+        let mut window = Window::new(policy.rolling_window_ms.get());
+        let gate = Gate::new(Tick(0));
+        let mut model = Model { policy: first, phase: Is::Closed, changes: 0, seen: Vec::new() };
+        let mut in_flight: Vec<(Option<Admission>, Option<Ticket>)> = Vec::new();
+        let mut now = 0;
+        for step in steps {
+            match &step {
+                Step::Wait(millis) => now += millis,
+                Step::Call => match (gate.admit(Some(&policy), Tick(now)).0, model.admit(now)) {
+                    (Ok(admission), Some(ticket)) => {
+                        prop_assert_eq!(admission.map(|a| a.probe), ticket.map(|t| t.probe));
+                        in_flight.push((admission, ticket));
+                    }
+                    (Err(retry_after), None) => prop_assert!(retry_after <= policy.sleep_window_ms.get()),
+                    (real, model) => prop_assert!(false, "{step:?} at {now}: {real:?}, model {model:?}"),
+                },
+                Step::End(which, verdict) if !in_flight.is_empty() => {
+                    let (admission, ticket) = in_flight.swap_remove(which % in_flight.len());
+                    if let Some(admission) = admission {
+                        gate.settle(Some(&policy), &window, admission, *verdict, Tick(now));
+                    }
+                    model.settle(ticket, *verdict, now);
+                }
+                Step::End(..) => {}
+                Step::Reload(next) => {
+                    policy = next.clone();
+                    if !window.has_length(policy.rolling_window_ms.get()) {
+                        let generation = gate.state().generation;
+                        window = window.resized(policy.rolling_window_ms.get(), generation, Tick(now));
+                    }
+                    model.reload(next.clone(), now);
+                }
+            }
+            let real = match gate.state().phase {
+                Phase::Closed => Is::Closed,
+                Phase::Open { since } => Is::Open { since: since.0 },
+                Phase::HalfOpen { in_flight, succeeded } => {
+                    Is::HalfOpen { in_flight: in_flight.into(), succeeded: succeeded.into() }
+                }
+            };
+            prop_assert_eq!(real, model.phase, "after {:?} at {}", step, now);
+            prop_assert_eq!(gate.state().generation as usize, model.changes);
+        }
+    }
+}
+
+/// Threads that race for probes: never more in flight than allowed, and one verdict per probe.
+#[test]
+fn no_more_probes_pass_than_allowed() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    let policy = BreakerPolicy {
+        error_percent_threshold: 1.try_into().unwrap(),
+        request_volume_threshold: 1.try_into().unwrap(),
+        sleep_window_ms: 1.try_into().unwrap(),
+        half_open_probes: 3.try_into().unwrap(),
+        ..BreakerPolicy::default()
+    };
+    let window = Window::new(policy.rolling_window_ms.get());
+    let gate = Gate::new(Tick(0));
+    let (now, probing, most) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for thread in 0..4_u32 {
+            let (policy, window, gate, now, probing, most) = (&policy, &window, &gate, &now, &probing, &most);
+            scope.spawn(move || {
+                for round in 0..20_000_u32 {
+                    let tick = Tick(now.fetch_add(1, Ordering::Relaxed).into());
+                    let (Ok(Some(admission)), _) = gate.admit(Some(policy), tick) else { continue };
+                    if admission.probe {
+                        most.fetch_max(probing.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        probing.fetch_sub(1, Ordering::SeqCst);
+                    }
+                    let verdicts =
+                        [Verdict::Good, Verdict::Neither, Verdict::Good, Verdict::Bad, Verdict::Good];
+                    let verdict = verdicts[((round + thread) % 5) as usize];
+                    gate.settle(Some(policy), window, admission, verdict, tick);
+                }
+            });
+        }
+    });
+    assert!(most.into_inner() <= 3);
+    let counts = &gate.transitions;
+    assert!(counts.opened.load(Ordering::Relaxed) > 100, "the schedule never opened the breaker");
+    if let Phase::HalfOpen { in_flight, .. } = gate.state().phase {
+        assert_eq!(in_flight, 0, "every slot came back");
+    }
+}
