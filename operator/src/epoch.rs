@@ -1,0 +1,223 @@
+//! The fence of every write: an epoch key in each store, raised by whoever becomes the writer.
+//!
+//! # Guarantees
+//! - A transaction compares the epoch key, so the write of a deposed process is refused by the store itself.
+//! - A store that lost its key or went back in time (restored, wiped) is fenced anew, and everything in it
+//!   is looked at again.
+//!
+//! # Caveats
+//! - Until there is leader election, two operators of one cluster name depose each other in turn: the chart
+//!   pins one replica and replaces it by Recreate.
+
+use std::sync::Arc;
+
+use fusebox_policy::wire::Epoch;
+use tokio::sync::{Mutex, Notify, watch};
+
+use crate::ports::{EpochStore, Fence, Unavailable};
+
+/// How often a lost race for the key is run again before the backend counts as unavailable.
+const RACES: usize = 5;
+
+/// What to do about the epoch key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It is mine: remember where it stands.
+    Adopt(u64),
+    /// Write this epoch with me as its holder.
+    Raise(u64),
+    /// Another process holds it by right: end.
+    Deposed,
+}
+
+/// Decides from the epoch this process holds, if any, and the one in the store.
+pub fn decide(mine: Option<u64>, seen: Option<&Epoch>, me: &str) -> Decision {
+    match seen {
+        Some(seen) if seen.holder == me && mine.is_none_or(|mine| seen.epoch >= mine) => {
+            Decision::Adopt(seen.epoch)
+        }
+        Some(seen) if seen.holder != me && mine.is_some_and(|mine| seen.epoch >= mine) => Decision::Deposed,
+        seen => Decision::Raise(mine.max(seen.map(|seen| seen.epoch)).unwrap_or_default().saturating_add(1)),
+    }
+}
+
+/// What the whole process must hear of.
+#[derive(Debug, Default)]
+pub struct Signals {
+    /// A store was restored or came back: reconcile everything.
+    pub resync: Notify,
+    /// Another process took over: end, for this reason.
+    pub deposed: watch::Sender<Option<String>>,
+}
+
+/// Why there is no fence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FenceError {
+    /// The store did not answer.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// Another process holds the epoch.
+    #[error("{0}")]
+    Deposed(String),
+    /// The store lost our epoch; it is fenced again, but what was read of it before is worth nothing.
+    #[error("the store was wiped or restored from an older state; everything is written again")]
+    Restored,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    epoch: Option<u64>,
+    fence: Option<Fence>,
+}
+
+/// A store together with the right to write to it.
+pub struct Fenced<S: ?Sized> {
+    /// The store.
+    pub store: Arc<S>,
+    what: &'static str,
+    me: String,
+    held: Mutex<Held>,
+    signals: Arc<Signals>,
+}
+
+impl<S: EpochStore + ?Sized> Fenced<S> {
+    /// `me` is unique for each start of the process; `what` names the store to people.
+    pub fn new(store: Arc<S>, what: &'static str, me: &str, signals: Arc<Signals>) -> Self {
+        Self { store, what, me: me.to_owned(), held: Mutex::default(), signals }
+    }
+
+    /// Where the epoch key stands; acquired if it is not held yet.
+    pub async fn fence(&self) -> Result<Fence, FenceError> {
+        let mut held = self.held.lock().await;
+        match held.fence {
+            Some(fence) => Ok(fence),
+            None => self.acquire(&mut held).await,
+        }
+    }
+
+    /// After a transaction was refused at `used`: where the key stands now, if it still is ours.
+    pub async fn refused(&self, used: Fence) -> Result<Fence, FenceError> {
+        let mut held = self.held.lock().await;
+        match held.fence {
+            Some(fence) if fence != used => Ok(fence),
+            _ => {
+                held.fence = None;
+                self.acquire(&mut held).await
+            }
+        }
+    }
+
+    async fn acquire(&self, held: &mut Held) -> Result<Fence, FenceError> {
+        let mut raised_again = false;
+        for _ in 0..RACES {
+            let seen = self.store.read_epoch().await?;
+            match decide(held.epoch, seen.as_ref().map(|(epoch, _)| epoch), &self.me) {
+                Decision::Adopt(epoch) => {
+                    let Some((_, fence)) = seen else { continue };
+                    tracing::info!(store = self.what, epoch, "this process is the writer");
+                    *held = Held { epoch: Some(epoch), fence: Some(fence) };
+                    if raised_again {
+                        self.signals.resync.notify_one();
+                        return Err(FenceError::Restored);
+                    }
+                    return Ok(fence);
+                }
+                Decision::Deposed => {
+                    let by = seen.map(|(epoch, _)| epoch.holder).unwrap_or_default();
+                    let why =
+                        format!("another operator of this cluster name took over in {}: {by}", self.what);
+                    self.signals.deposed.send_replace(Some(why.clone()));
+                    return Err(FenceError::Deposed(why));
+                }
+                Decision::Raise(epoch) => {
+                    raised_again |= held.epoch.is_some();
+                    let epoch = Epoch { epoch, holder: self.me.clone() };
+                    self.store.swap_epoch(seen.map(|(_, fence)| fence), &epoch).await?;
+                }
+            }
+        }
+        Err(Unavailable(format!("{}: the epoch key changes faster than it can be taken", self.what)).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::EpochWorld;
+
+    fn epoch(epoch: u64, holder: &str) -> Epoch {
+        Epoch { epoch, holder: holder.into() }
+    }
+
+    #[test]
+    fn the_table_of_decisions() {
+        for (mine, seen, decision) in [
+            (None, None, Decision::Raise(1)),
+            (None, Some(epoch(7, "old")), Decision::Raise(8)),
+            (None, Some(epoch(7, "me")), Decision::Adopt(7)),
+            (Some(7), Some(epoch(7, "me")), Decision::Adopt(7)),
+            (Some(7), Some(epoch(8, "me")), Decision::Adopt(8)),
+            (Some(7), Some(epoch(8, "new")), Decision::Deposed),
+            (Some(7), Some(epoch(7, "new")), Decision::Deposed),
+            (Some(7), Some(epoch(3, "old")), Decision::Raise(8)),
+            (Some(7), Some(epoch(3, "me")), Decision::Raise(8)),
+            (Some(7), None, Decision::Raise(8)),
+        ] {
+            assert_eq!(decide(mine, seen.as_ref(), "me"), decision, "{mine:?} {seen:?}");
+        }
+    }
+
+    fn fenced(store: &Arc<EpochWorld>, me: &str) -> (Fenced<EpochWorld>, Arc<Signals>) {
+        let signals = Arc::new(Signals::default());
+        (Fenced::new(store.clone(), "a test", me, signals.clone()), signals)
+    }
+
+    #[tokio::test]
+    async fn a_second_process_deposes_the_first() {
+        let store = Arc::new(EpochWorld::default());
+        let (first, signals) = fenced(&store, "first");
+        let (second, _) = fenced(&store, "second");
+        let used = first.fence().await.unwrap();
+        let theirs = second.fence().await.unwrap();
+        assert_ne!(used, theirs);
+        assert!(matches!(first.refused(used).await, Err(FenceError::Deposed(why)) if why.contains("second")));
+        assert!(signals.deposed.borrow().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_wiped_store_is_fenced_again_above_the_old_epoch_and_everything_is_resynced() {
+        let store = Arc::new(EpochWorld::default());
+        let (fenced, signals) = fenced(&store, "me");
+        let used = fenced.fence().await.unwrap();
+        store.set(None);
+        assert_eq!(fenced.refused(used).await, Err(FenceError::Restored));
+        signals.resync.notified().await;
+        assert_eq!(store.epoch().unwrap(), epoch(2, "me"));
+        assert!(fenced.fence().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_moved_index_is_adopted() {
+        let store = Arc::new(EpochWorld::default());
+        let (fenced, _) = fenced(&store, "me");
+        let used = fenced.fence().await.unwrap();
+        store.set(Some(epoch(1, "me")));
+        let moved = fenced.refused(used).await.unwrap();
+        assert_ne!(moved, used);
+        assert_eq!(
+            fenced.refused(used).await.unwrap(),
+            moved,
+            "a second refusal at the old place changes nothing"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_to_the_raise_is_no_second_raise() {
+        let store = Arc::new(EpochWorld::default());
+        let (fenced, _) = fenced(&store, "me");
+        store.lose_next_answer();
+        assert!(fenced.fence().await.is_err());
+        assert!(fenced.fence().await.is_ok());
+        assert_eq!(store.epoch().unwrap(), epoch(1, "me"));
+    }
+}

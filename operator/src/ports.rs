@@ -1,0 +1,264 @@
+//! What the pipeline needs from the world, as traits: adapters to the real parts beside it, in-memory
+//! worlds in the tests.
+//!
+//! # Guarantees
+//! - Every future ends: an adapter gives up after its deadline and says [`Unavailable`].
+//! - `transact` is all or nothing, and does nothing if the epoch key is not at `fence`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fusebox_policy::keys::Ident;
+use fusebox_policy::v1alpha1::{ResilientService, ResilientServiceStatus};
+use fusebox_policy::wire::{Claim, Epoch, Report};
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+use crate::model::{Endpoint, Entry, ServiceView};
+
+/// A future of a port.
+pub type Answer<'a, T> = BoxFuture<'a, T>;
+
+/// A backend did not answer, or refused us as a whole (wrong token, wrong certificate).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+/// Where an epoch key stood when it was last seen: Consul's ModifyIndex, etcd's mod_revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence(pub u64);
+
+/// Why a transaction did nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TxnError {
+    /// The epoch key moved.
+    #[error("the epoch key is not where this process left it")]
+    Fenced,
+    /// These operations, by their place, were refused.
+    #[error("refused: {0:?}")]
+    Refused(Vec<(usize, String)>),
+    /// No answer: it may have happened or not.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// A store that keeps an epoch key.
+pub trait EpochStore: Send + Sync {
+    /// The epoch and where it stands, read consistently.
+    fn read_epoch(&self) -> Answer<'_, Result<Option<(Epoch, Fence)>, Unavailable>>;
+
+    /// Writes `epoch` if the key still stands at `expected` (None: is absent). False: somebody was faster.
+    fn swap_epoch<'a>(
+        &'a self,
+        expected: Option<Fence>,
+        epoch: &'a Epoch,
+    ) -> Answer<'a, Result<bool, Unavailable>>;
+}
+
+/// A catalog node of ours and what is on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeView {
+    /// Does it exist?
+    pub exists: bool,
+    /// Does it exist without our mark? Then it is never touched.
+    pub foreign: bool,
+    /// What is registered on it, by service id.
+    pub entries: BTreeMap<String, Entry>,
+}
+
+/// One operation on a catalog node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CatalogOp {
+    /// Create our node.
+    EnsureNode,
+    /// Write a service and its check.
+    Register(Entry),
+    /// Change the check alone.
+    SetCheck {
+        /// The service id.
+        id: String,
+        /// The state.
+        passing: bool,
+    },
+    /// Remove a service and its check.
+    Deregister(String),
+    /// Remove our node if nothing is on it any more.
+    ReapNode,
+}
+
+/// Consul's catalog.
+pub trait ConsulCatalog: EpochStore {
+    /// A node and everything on it, read consistently.
+    fn node<'a>(&'a self, node: &'a str) -> Answer<'a, Result<NodeView, Unavailable>>;
+
+    /// Applies all of `ops` or none.
+    fn transact<'a>(
+        &'a self,
+        fence: Fence,
+        node: &'a str,
+        ops: &'a [CatalogOp],
+    ) -> Answer<'a, Result<(), TxnError>>;
+}
+
+/// What etcd holds of a resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreView {
+    /// The policy document.
+    pub policy: Option<String>,
+    /// The config document.
+    pub config: Option<String>,
+    /// The list of raw keys it holds.
+    pub held: Vec<String>,
+    /// Each raw key that it holds or wants.
+    pub raw: BTreeMap<String, RawView>,
+}
+
+/// A raw key in etcd.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawView {
+    /// Its value, if it exists.
+    pub value: Option<String>,
+    /// Who claimed it.
+    pub claim: Option<Claim>,
+}
+
+/// One operation on etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreOp {
+    /// Write a key of ours.
+    Put(String, String),
+    /// Remove a key of ours.
+    Delete(String),
+    /// Create a raw key and its claim, if neither exists.
+    Claim(String, String),
+    /// Write a raw key that is claimed by us.
+    PutRaw(String, String),
+    /// Remove a raw key that is claimed by us, and the claim.
+    Release(String),
+}
+
+impl StoreOp {
+    /// How many operations of an etcd transaction it takes.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Put(..) | Self::Delete(_) | Self::PutRaw(..) => 1,
+            Self::Claim(..) | Self::Release(_) => 2,
+        }
+    }
+}
+
+/// etcd.
+pub trait PolicyStore: EpochStore {
+    /// What is published of a resource, and the state of the raw keys it wants.
+    fn read<'a>(&'a self, of: &'a Ident, wanted: Vec<String>) -> Answer<'a, Result<StoreView, Unavailable>>;
+
+    /// Applies all of `ops` or none; `claim` is the mark on raw keys. A raw key in the way is `Refused`.
+    fn transact<'a>(
+        &'a self,
+        fence: Fence,
+        claim: &'a Claim,
+        ops: &'a [StoreOp],
+    ) -> Answer<'a, Result<(), TxnError>>;
+
+    /// What the instances of a resource report, by instance; None while reports cannot be read.
+    fn reports(&self, of: &Ident) -> Option<BTreeMap<String, Report>>;
+}
+
+/// A route object as it is in the cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteView {
+    /// The UID of the resource that owns it, if one of ours does.
+    pub owner: Option<String>,
+    /// Its spec.
+    pub spec: Value,
+}
+
+/// A route object to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Its name.
+    pub name: String,
+    /// Its spec.
+    pub spec: Value,
+}
+
+/// The resource that route objects belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Where.
+    pub ident: Ident,
+    /// The UID.
+    pub uid: String,
+}
+
+/// Why routes could not be read or written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// The API server does not know Traefik's kinds.
+    #[error("Traefik's custom resources are not installed in this cluster")]
+    CrdsMissing,
+    /// The API server refused this object.
+    #[error("{0}")]
+    Refused(String),
+    /// The API server did not answer.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// Traefik's route objects.
+pub trait RouteStore: Send + Sync {
+    /// The objects of these names that exist.
+    fn read<'a>(
+        &'a self,
+        namespace: &'a str,
+        names: &'a [String],
+    ) -> Answer<'a, Result<BTreeMap<String, RouteView>, RouteError>>;
+
+    /// Creates or changes one.
+    fn apply<'a>(&'a self, owner: &'a Owner, route: &'a Route) -> Answer<'a, Result<(), RouteError>>;
+
+    /// Removes one.
+    fn delete<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Result<(), RouteError>>;
+}
+
+/// Something that a person should see in `kubectl describe`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Normal or Warning.
+    pub warning: bool,
+    /// The reason, in one word.
+    pub reason: String,
+    /// What it is about, in one word.
+    pub action: String,
+    /// For a person.
+    pub message: String,
+}
+
+/// The Kubernetes cluster: what the watches delivered, and our writes.
+pub trait ClusterState: Send + Sync {
+    /// Every resource that can be decoded.
+    fn resources(&self) -> Vec<Arc<ResilientService>>;
+
+    /// A Service.
+    fn service(&self, namespace: &str, name: &str) -> Option<ServiceView>;
+
+    /// The endpoints of a Service, from all its slices of the primary address family, one per instance.
+    fn endpoints(&self, namespace: &str, service: &ServiceView) -> Vec<Endpoint>;
+
+    /// Sets or removes our finalizer.
+    fn set_finalizer<'a>(
+        &'a self,
+        resource: &'a ResilientService,
+        present: bool,
+    ) -> Answer<'a, Result<(), Unavailable>>;
+
+    /// Writes the status.
+    fn write_status<'a>(
+        &'a self,
+        resource: &'a ResilientService,
+        status: &'a ResilientServiceStatus,
+    ) -> Answer<'a, Result<(), Unavailable>>;
+
+    /// Publishes an Event; its failure is logged and forgotten.
+    fn notify<'a>(&'a self, resource: &'a ResilientService, notice: &'a Notice) -> Answer<'a, ()>;
+}

@@ -1,0 +1,269 @@
+//! What should be on each plane. Pure.
+//!
+//! A resource that is not accepted writes nothing new. What an earlier generation of it applied stays, save
+//! what an older resource holds now, and its Consul entries go on following its instances.
+
+use std::collections::BTreeMap;
+
+use fusebox_policy::v1alpha1::{ResilientServiceSpec, RouteSpec};
+use serde_json::{Value, json};
+
+use super::conditions::{Obstacle, reasons};
+use super::observe::{ROUTES, Snapshot, route_name};
+use super::validate::{Refusal, Valid};
+use crate::claims::{self, Claim};
+use crate::model::{Endpoint, Entry, ServicePort, ServiceView, mark};
+use crate::ports::Route;
+
+/// What should be on one plane.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plane<T> {
+    /// All that should be there. None: leave what is there.
+    pub goal: Option<T>,
+    /// Did the resource ask for something here?
+    pub requested: bool,
+    /// Why the goal is not what the resource asks for.
+    pub blocked: Option<Obstacle>,
+}
+
+impl<T: Default> Plane<T> {
+    fn set(goal: T) -> Self {
+        Self { goal: Some(goal), requested: true, blocked: None }
+    }
+
+    fn nothing() -> Self {
+        Self { goal: Some(T::default()), requested: false, blocked: None }
+    }
+
+    fn blocked(goal: Option<T>, obstacle: Obstacle) -> Self {
+        Self { goal, requested: true, blocked: Some(obstacle) }
+    }
+}
+
+/// What should be in etcd.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// The policy document.
+    pub policy: Option<String>,
+    /// The config document.
+    pub config: Option<String>,
+    /// Raw keys and their values.
+    pub raw: BTreeMap<String, String>,
+}
+
+/// What should be everywhere.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desired {
+    /// Consul.
+    pub catalog: Plane<Vec<Entry>>,
+    /// Traefik.
+    pub routes: Plane<Vec<Route>>,
+    /// etcd.
+    pub store: Plane<Published>,
+}
+
+impl Desired {
+    /// Of a resource that is going: nothing anywhere.
+    pub fn nothing() -> Self {
+        Self { catalog: Plane::nothing(), routes: Plane::nothing(), store: Plane::nothing() }
+    }
+}
+
+/// From what was seen and how it was judged.
+pub fn desired(cluster: &str, seen: &Snapshot, judged: &Result<Valid, Refusal>) -> Desired {
+    match judged {
+        Ok(valid) => Desired {
+            catalog: catalog(cluster, seen),
+            routes: routes(seen),
+            store: Plane::set(Published {
+                policy: Some(valid.policy.to_json()),
+                config: valid.config.clone(),
+                raw: valid.raw.clone(),
+            }),
+        },
+        Err(refusal) => withheld(cluster, seen, refusal),
+    }
+}
+
+fn withheld(cluster: &str, seen: &Snapshot, refusal: &Refusal) -> Desired {
+    let not_accepted = |what: &str| {
+        Obstacle::lasting(
+            reasons::NOT_ACCEPTED,
+            format!("this generation is not accepted, so nothing of it is applied; {what}"),
+        )
+    };
+    let lost = |of: fn(&Claim) -> bool| refusal.lost.iter().any(|lost| of(&lost.claim));
+    let service = lost(|claim| matches!(claim, Claim::Service(_)));
+    let (entries, told) = if service || lost(|claim| matches!(claim, Claim::ConsulName(_))) {
+        (Vec::new(), "what it had registered was withdrawn for the older resource".to_owned())
+    } else {
+        let entries = frozen(cluster, seen);
+        let told = match entries.len() {
+            0 => "nothing is registered".to_owned(),
+            n => format!("{} of an earlier generation stay registered", instances(n)),
+        };
+        (entries, told)
+    };
+    let (routes, routes_told) = if service || lost(|claim| matches!(claim, Claim::Host(_) | Claim::Route(..)))
+    {
+        (Some(Vec::new()), "the routes it had were withdrawn for the older resource")
+    } else {
+        (None, "the routes of an earlier generation, if any, stay")
+    };
+    let store = seen.store.as_ref().ok().map(|view| {
+        let taken = |key: &str| {
+            refusal.lost.iter().any(|lost| matches!(&lost.claim, Claim::RawKey(held) if held == key))
+        };
+        let kept = view.held.iter().filter(|key| !taken(key));
+        let raw = kept.filter_map(|key| Some((key.clone(), view.raw.get(key)?.value.clone()?))).collect();
+        Published { policy: view.policy.clone(), config: view.config.clone(), raw }
+    });
+    let published = store.as_ref().is_some_and(|store| store.policy.is_some());
+    let store_told =
+        if published { "the policy of an earlier generation stays in force" } else { "nothing is published" };
+    let spec = &seen.resource.spec;
+    let mut desired = Desired {
+        catalog: Plane::blocked(Some(entries), not_accepted(&told)),
+        routes: Plane::blocked(routes, not_accepted(routes_told)),
+        store: Plane::blocked(store, not_accepted(store_told)),
+    };
+    desired.catalog.requested = spec.consul.is_some();
+    desired.routes.requested = spec.gateway.is_some();
+    desired
+}
+
+fn instances(n: usize) -> String {
+    if n == 1 { "1 instance".to_owned() } else { format!("{n} instances") }
+}
+
+fn catalog(cluster: &str, seen: &Snapshot) -> Plane<Vec<Entry>> {
+    let Some(name) = claims::consul_name(&seen.resource) else { return Plane::nothing() };
+    match port(seen) {
+        Err(obstacle) => Plane::blocked(Some(frozen(cluster, seen)), obstacle),
+        Ok((_, port)) => {
+            let consul = seen.resource.spec.consul.clone().unwrap_or_default();
+            let meta = consul.meta.into_iter().map(|(key, value)| (key, value.0)).collect();
+            let like = Like { name, tags: &consul.tags, meta };
+            Plane::set(seen.endpoints.iter().filter_map(|e| like.entry(cluster, seen, e, port)).collect())
+        }
+    }
+}
+
+/// The Service and the port of it that is meant.
+fn port(seen: &Snapshot) -> Result<(&ServiceView, &ServicePort), Obstacle> {
+    let service = service(seen)?;
+    let port = service.port(seen.resource.spec.service.port.as_ref());
+    Ok((service, port.map_err(|why| Obstacle::lasting(reasons::PORT_NOT_FOUND, why))?))
+}
+
+fn service(seen: &Snapshot) -> Result<&ServiceView, Obstacle> {
+    seen.service.as_ref().ok_or_else(|| {
+        Obstacle::lasting(
+            reasons::SERVICE_NOT_FOUND,
+            format!(
+                "there is no Service {} in namespace {}: create it, or correct spec.service.name",
+                seen.resource.spec.service.name, seen.ident.namespace
+            ),
+        )
+    })
+}
+
+/// The common part of a resource's entries.
+struct Like<'a> {
+    name: &'a str,
+    tags: &'a [String],
+    meta: BTreeMap<String, String>,
+}
+
+impl Like<'_> {
+    /// None where the instance does not serve the port.
+    fn entry(&self, cluster: &str, seen: &Snapshot, of: &Endpoint, port: &ServicePort) -> Option<Entry> {
+        let port = *of.ports.get(&port.name)?;
+        let mut meta = self.meta.clone();
+        for (key, value) in [
+            (mark::OWNER, seen.uid.clone()),
+            (mark::CLUSTER, cluster.to_owned()),
+            (mark::RESOURCE, seen.ident.to_string()),
+            (mark::INSTANCE, of.instance.clone()),
+        ] {
+            meta.insert(key.to_owned(), value);
+        }
+        Some(Entry {
+            id: format!("{cluster}-{}-{}-{port}", seen.uid, of.instance),
+            name: self.name.to_owned(),
+            address: of.address.clone(),
+            port,
+            tags: self.tags.to_vec(),
+            meta,
+            passing: Some(of.ready),
+        })
+    }
+}
+
+/// What is registered already, following the instances but not the spec.
+fn frozen(cluster: &str, seen: &Snapshot) -> Vec<Entry> {
+    let own: Vec<_> = (seen.catalog.iter().flat_map(|node| node.entries.values()))
+        .filter(|entry| entry.is_of(cluster, &seen.uid))
+        .collect();
+    let port = port(seen).ok().map(|(_, port)| port);
+    let like = own.first().map(|first| Like {
+        name: &first.name,
+        tags: &first.tags,
+        meta: first.meta.clone().into_iter().filter(|(key, _)| !key.starts_with(mark::PREFIX)).collect(),
+    });
+    let follow = |endpoint: &Endpoint| match own.iter().find(|e| e.instance() == endpoint.instance) {
+        Some(known) => Some(Entry { passing: Some(endpoint.ready), ..(*known).clone() }),
+        None => like.as_ref()?.entry(cluster, seen, endpoint, port?),
+    };
+    seen.endpoints.iter().filter_map(follow).collect()
+}
+
+fn routes(seen: &Snapshot) -> Plane<Vec<Route>> {
+    let spec = &seen.resource.spec;
+    let Some(gateway) = &spec.gateway else { return Plane::nothing() };
+    let rules: Result<Vec<Value>, Obstacle> =
+        gateway.routes.iter().map(|route| rule(seen, spec, route)).collect();
+    let rules = match rules {
+        Ok(rules) => rules,
+        Err(obstacle) => return Plane::blocked(None, obstacle),
+    };
+    let (plain, tls) = match &gateway.entry_points {
+        None => (Some("web"), None),
+        Some(entry) => (entry.plain.as_deref(), entry.tls.as_deref()),
+    };
+    let mut wanted = Vec::new();
+    if let Some(entry) = plain {
+        let spec = json!({ "entryPoints": [entry], "routes": rules });
+        wanted.push(Route { name: route_name(&seen.ident, ROUTES[0]), spec });
+    }
+    if let (Some(entry), Some(tls)) = (tls, &gateway.tls) {
+        let tls = match (&tls.secret_name, &tls.cert_resolver) {
+            (Some(secret), _) => json!({ "secretName": secret }),
+            (None, Some(resolver)) => json!({ "certResolver": resolver }),
+            (None, None) => json!({}),
+        };
+        let spec = json!({ "entryPoints": [entry], "routes": rules, "tls": tls });
+        wanted.push(Route { name: route_name(&seen.ident, ROUTES[1]), spec });
+    }
+    Plane::set(wanted)
+}
+
+fn rule(seen: &Snapshot, spec: &ResilientServiceSpec, route: &RouteSpec) -> Result<Value, Obstacle> {
+    let service = service(seen)?;
+    let port = service.port(route.port.as_ref().or(spec.service.port.as_ref()));
+    let port = port.map_err(|why| Obstacle::lasting(reasons::PORT_NOT_FOUND, why))?;
+    Ok(json!({
+        "kind": "Rule",
+        "match": matcher(&route.host, &claims::path_of(route)),
+        "services": [{ "name": service.name, "port": port.number, "scheme": port.scheme() }],
+    }))
+}
+
+/// A Traefik rule of fixed shape: nothing a person wrote is in it but quoted. `path` means whole elements.
+fn matcher(host: &str, path: &str) -> String {
+    if path.is_empty() {
+        format!("Host(`{host}`)")
+    } else {
+        format!("Host(`{host}`) && (Path(`{path}`) || PathPrefix(`{path}/`))")
+    }
+}

@@ -1,0 +1,193 @@
+//! Does every ready instance run the published policy? Pure.
+//!
+//! # Guarantees
+//! - True only if there is a ready instance and each one's report, which lives as long as its lease, carries
+//!   the hash of the document that is in etcd.
+//!
+//! # Caveats
+//! - A report outlives its instance by at most twice the lease's 10 s.
+
+use std::collections::BTreeMap;
+
+use fusebox_policy::v1alpha1::{Failure, OpenBreaker, Summary};
+use fusebox_policy::wire::{BreakerState, PolicyDocument, Report};
+
+use super::conditions::reasons;
+use super::observe::Snapshot;
+use super::status::Verdict;
+
+/// How many breakers and failures a status names; the schema's own maximum.
+const MAX_LISTED: usize = 16;
+/// How many different breakers the summary names.
+const MAX_SUMMARY: usize = 3;
+/// How many reasons for a rejection a condition names.
+const MAX_REASONS: usize = 3;
+
+/// What the instances of a resource do.
+#[derive(Clone, Debug, Default)]
+pub struct Enforcement {
+    /// Instances that should get traffic.
+    pub ready: u32,
+    /// Of these, the ones that run the published policy.
+    pub enforcing: u32,
+    /// Of these, the ones that refuse it.
+    pub rejecting: u32,
+    /// Breakers that are not closed.
+    pub breakers: Vec<OpenBreaker>,
+    /// Instances that do not enforce and why.
+    pub failures: Vec<Failure>,
+    reporting: u32,
+    unreadable: bool,
+    rejections: Vec<String>,
+    open: BTreeMap<(String, &'static str), u32>,
+}
+
+/// The hash of the policy document in etcd, as far as it is known.
+pub fn published(seen: &Snapshot, wanted: Option<&str>, is_published: bool) -> Option<String> {
+    let there = || {
+        let document = seen.store.as_ref().ok()?.policy.as_ref()?;
+        Some(PolicyDocument::from_json(document.as_bytes()).ok()?.hash.to_string())
+    };
+    let before = || seen.resource.status.as_ref()?.policy_hash.clone();
+    match wanted {
+        Some(wanted) if is_published => Some(wanted.to_owned()),
+        _ if seen.store.is_ok() => there(),
+        _ => before(),
+    }
+}
+
+impl Enforcement {
+    /// From the instances and their reports.
+    pub fn of(seen: &Snapshot, hash: Option<&str>) -> Self {
+        let mut all = Self { unreadable: seen.reports.is_none(), ..Self::default() };
+        let none = BTreeMap::new();
+        let reports = seen.reports.as_ref().unwrap_or(&none);
+        for endpoint in seen.endpoints.iter().filter(|endpoint| endpoint.ready) {
+            all.ready += 1;
+            all.instance(&endpoint.display, reports.get(&endpoint.instance), hash);
+        }
+        reports.values().for_each(|report| all.breakers_of(report));
+        if all.reporting == 0 {
+            // A service without the library: one condition says it, not a line for each instance.
+            all.failures.clear();
+        }
+        all.breakers.sort_by(|a, b| (&a.command, &a.instance).cmp(&(&b.command, &b.instance)));
+        all.breakers.truncate(MAX_LISTED);
+        all.failures.sort_by(|a, b| (&a.instance, &a.reason).cmp(&(&b.instance, &b.reason)));
+        all.failures.truncate(MAX_LISTED);
+        all
+    }
+
+    fn instance(&mut self, name: &str, report: Option<&Report>, hash: Option<&str>) {
+        let mut fail = |reason: &str, message: String| {
+            self.failures.push(Failure { instance: name.to_owned(), reason: reason.to_owned(), message });
+        };
+        let Some(report) = report else {
+            return fail(
+                "NoReport",
+                "ready, but does not report: is it built with the fusebox library and can it reach etcd?"
+                    .into(),
+            );
+        };
+        self.reporting += 1;
+        for command in &report.unknown_commands {
+            fail(
+                "UnknownCommand",
+                format!(
+                    "the code calls the command {command}, which no policy names: it runs with the section's \
+                     policy; correct the code, or add it to spec.outbound.commands"
+                ),
+            );
+        }
+        let running = report.hash.as_ref().map(|hash| hash.as_str());
+        if running.is_some() && running == hash {
+            self.enforcing += 1;
+            return;
+        }
+        let refused = report.rejected.as_ref();
+        let refused =
+            refused.filter(|r| r.hash.as_ref().is_none_or(|refused| hash == Some(refused.as_str())));
+        if let Some(refused) = refused {
+            self.rejecting += 1;
+            self.rejections.push(format!("{name}: {}", refused.reason));
+            fail("Rejected", refused.reason.clone());
+        } else {
+            let running = running.unwrap_or("the compiled-in default");
+            fail("Applying", format!("runs {running}, not {}", hash.unwrap_or("a published policy")));
+        }
+    }
+
+    fn breakers_of(&mut self, report: &Report) {
+        for breaker in &report.breakers {
+            let (state, word) = match breaker.state {
+                BreakerState::Closed => continue,
+                BreakerState::Open => ("Open", "open"),
+                BreakerState::HalfOpen => ("HalfOpen", "half-open"),
+            };
+            *self.open.entry((breaker.command.clone(), word)).or_default() += 1;
+            self.breakers.push(OpenBreaker {
+                command: breaker.command.clone(),
+                instance: report.instance.clone(),
+                state: state.to_owned(),
+                since: breaker.since.to_string(),
+                reason: breaker.reason.clone(),
+            });
+        }
+    }
+
+    /// Is the policy in force?
+    pub fn verdict(&self) -> Verdict {
+        let counted = format!("{}/{}", self.enforcing, self.ready);
+        if self.unreadable {
+            return Verdict::unknown(
+                reasons::ETCD_UNAVAILABLE,
+                "the instances' reports cannot be read from etcd; what they run is not known",
+            );
+        }
+        if self.ready == 0 {
+            return Verdict::unknown(reasons::NO_READY_INSTANCES, "the Service has no ready instance");
+        }
+        if self.enforcing == self.ready {
+            return Verdict::yes(
+                reasons::ENFORCED,
+                format!("{counted} ready instances run the published policy"),
+            );
+        }
+        if self.rejecting > 0 {
+            let first = self.rejections.iter().take(MAX_REASONS).cloned().collect::<Vec<_>>().join("; ");
+            return Verdict::no(
+                reasons::REJECTED,
+                format!(
+                    "{counted} ready instances run the published policy; {} refuse it and keep the last good \
+                     one: {first}",
+                    self.rejecting
+                ),
+            );
+        }
+        if self.reporting == 0 {
+            return Verdict::unknown(
+                reasons::NO_REPORTS,
+                format!(
+                    "none of {} ready instances reports: is the service built with the fusebox library, and \
+                     is FUSEBOX_SERVICE set to this resource?",
+                    self.ready
+                ),
+            );
+        }
+        Verdict::no(reasons::APPLYING, format!("{counted} ready instances run the published policy"))
+    }
+
+    /// For the columns of `kubectl get`.
+    pub fn summary(&self) -> Summary {
+        let open: Vec<String> =
+            self.open.iter().map(|((command, state), n)| format!("{command} {state} on {n}")).collect();
+        let breaker = match open.len() {
+            0 if self.unreadable || (self.ready > 0 && self.reporting == 0) => "unknown".to_owned(),
+            0 => "closed".to_owned(),
+            n if n <= MAX_SUMMARY => open.join(", "),
+            n => format!("{} and {} more", open[..MAX_SUMMARY].join(", "), n - MAX_SUMMARY),
+        };
+        let enforcing = if self.unreadable { "?".to_owned() } else { self.enforcing.to_string() };
+        Summary { enforced: format!("{enforcing}/{}", self.ready), breaker }
+    }
+}

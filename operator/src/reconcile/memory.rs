@@ -1,0 +1,82 @@
+//! What is remembered of each resource between reconciliations: failures in a row, and the status last
+//! written, which the cache may not show yet.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fusebox_policy::v1alpha1::{ResilientService, ResilientServiceStatus};
+use kube::ResourceExt;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::backoff;
+
+/// The least time between two writes of one status.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// For how long our own write is believed rather than the cache.
+const CACHE_LAG: Duration = Duration::from_secs(5);
+
+/// By UID.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<HashMap<String, Remembered>>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    failures: u32,
+    written: Option<(Instant, ResilientServiceStatus)>,
+}
+
+impl Memory {
+    /// The resource with the newest status that is known.
+    pub async fn newest(&self, resource: &Arc<ResilientService>) -> Arc<ResilientService> {
+        let all = self.0.lock().await;
+        let written = resource.uid().and_then(|uid| all.get(&uid)?.written.as_ref());
+        match written {
+            Some((at, status)) if Instant::now().duration_since(*at) < CACHE_LAG => {
+                let mut newest = ResilientService::clone(resource);
+                newest.status = Some(status.clone());
+                Arc::new(newest)
+            }
+            _ => resource.clone(),
+        }
+    }
+
+    /// How long the status must not be written yet.
+    pub async fn status_wait(&self, resource: &ResilientService) -> Option<Duration> {
+        let all = self.0.lock().await;
+        let (at, _) = all.get(&resource.uid()?)?.written.as_ref()?;
+        STATUS_INTERVAL.checked_sub(Instant::now().duration_since(*at)).filter(|wait| !wait.is_zero())
+    }
+
+    /// The status was written.
+    pub async fn wrote(&self, resource: &ResilientService, status: &ResilientServiceStatus) {
+        self.change(resource, |known| known.written = Some((Instant::now(), status.clone()))).await;
+    }
+
+    /// A pass failed: how long to wait.
+    pub async fn failed(&self, resource: &ResilientService) -> Duration {
+        let failures = self
+            .change(resource, |known| {
+                known.failures = known.failures.saturating_add(1);
+                known.failures
+            })
+            .await;
+        backoff::jittered(backoff::base(failures), fastrand::f64())
+    }
+
+    /// A pass succeeded.
+    pub async fn succeeded(&self, resource: &ResilientService) {
+        self.change(resource, |known| known.failures = 0).await;
+    }
+
+    /// The resource is gone.
+    pub async fn forget(&self, resource: &ResilientService) {
+        self.0.lock().await.remove(&resource.uid().unwrap_or_default());
+    }
+
+    async fn change<T>(&self, resource: &ResilientService, change: impl FnOnce(&mut Remembered) -> T) -> T {
+        let mut all = self.0.lock().await;
+        change(all.entry(resource.uid().unwrap_or_default()).or_default())
+    }
+}

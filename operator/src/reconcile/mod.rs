@@ -1,0 +1,156 @@
+//! One resource, from what is declared to what is applied and told:
+//! `observe -> validate -> desired -> plan -> apply -> status`.
+//!
+//! `observe` and `apply` touch the world through [`crate::ports`]; the steps between are pure.
+
+pub mod apply;
+pub mod cleanup;
+pub mod conditions;
+pub mod desired;
+pub mod enforcement;
+pub mod memory;
+pub mod observe;
+pub mod plan;
+pub mod status;
+#[cfg(test)]
+mod tests;
+pub mod validate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fusebox_policy::v1alpha1::{FINALIZER, ResilientService, ResilientServiceStatus};
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use crate::epoch::Fenced;
+use crate::metrics::{Backend, Metrics, Outcome};
+use crate::model;
+use crate::ports::{ClusterState, ConsulCatalog, PolicyStore, RouteStore, Unavailable};
+use memory::Memory;
+use plan::Direction;
+use validate::AllowedPrefixes;
+
+/// How often a resource is looked at when nothing happens: what somebody changed behind our back, and a
+/// claim that fell free, is noticed within this.
+pub const RESYNC: Duration = Duration::from_secs(30);
+
+/// What the pure steps need to know.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// This cluster's name in Consul and etcd.
+    pub cluster: String,
+    /// Which raw etcd keys each namespace may use.
+    pub allowed: AllowedPrefixes,
+}
+
+/// Everything a reconciliation works with.
+pub struct Context {
+    /// What the pure steps need to know.
+    pub settings: Settings,
+    /// Kubernetes.
+    pub cluster: Arc<dyn ClusterState>,
+    /// Consul.
+    pub consul: Fenced<dyn ConsulCatalog>,
+    /// etcd.
+    pub etcd: Fenced<dyn PolicyStore>,
+    /// Traefik.
+    pub routes: Arc<dyn RouteStore>,
+    /// What Prometheus reads.
+    pub metrics: Arc<Metrics>,
+    /// What is remembered of each resource between reconciliations.
+    pub memory: Memory,
+}
+
+/// When to look again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// After this, if nothing happens before.
+    After(Duration),
+    /// When something happens.
+    OnChange,
+}
+
+/// How a reconciliation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// When to look again.
+    pub next: Next,
+    /// For the metrics.
+    pub outcome: Outcome,
+    /// How many writes to Consul, Traefik and etcd took place.
+    pub effects: usize,
+}
+
+/// One pass. It never fails: what is in the way is in the status, and in how soon it is tried again.
+pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now: Timestamp) -> Done {
+    let resource = context.memory.newest(resource).await;
+    if resource.metadata.deletion_timestamp.is_some() {
+        return cleanup::clean_up(context, &resource, now).await;
+    }
+    // Before the first write, so that nothing is ever applied that would not be cleared.
+    if !has_finalizer(&resource)
+        && let Err(error) = context.cluster.set_finalizer(&resource, true).await
+    {
+        return trouble(context, &resource, &error).await;
+    }
+    let seen = observe::observe(context, &resource).await;
+    let judged = validate::validate(&seen, &context.settings.allowed);
+    let desired = desired::desired(&context.settings.cluster, &seen, &judged);
+    let plan = plan::plan(&context.settings.cluster, &seen, &desired, Direction::Converge);
+    let applied = apply::apply(context, &seen, plan).await;
+    let status = status::status(&seen, &judged, &desired, &applied, now);
+    if let Some(count) = &status.instances {
+        context.metrics.enforcement(&seen.ident, count.ready, count.enforcing, count.rejecting);
+    }
+    let told = tell(context, &resource, &status).await;
+    let (outcome, wait) = match (&told, applied.is_transient()) {
+        (Err(_), _) | (_, true) => (Outcome::retry, context.memory.failed(&resource).await),
+        (Ok(wait), false) => {
+            context.memory.succeeded(&resource).await;
+            let blocked = judged.is_err() || applied.all().next().is_some();
+            (if blocked { Outcome::blocked } else { Outcome::converged }, wait.unwrap_or(RESYNC))
+        }
+    };
+    Done { next: Next::After(wait), outcome, effects: applied.done() }
+}
+
+/// Is our finalizer on it?
+fn has_finalizer(resource: &ResilientService) -> bool {
+    resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+}
+
+/// Kubernetes itself is in trouble: nothing can be told, only tried again.
+async fn trouble(context: &Context, resource: &ResilientService, error: &Unavailable) -> Done {
+    tracing::warn!(resource = %model::ident(resource), %error, "Kubernetes did not take a write; trying again");
+    context.metrics.backend_error(Backend::Kubernetes);
+    let next = Next::After(context.memory.failed(resource).await);
+    Done { next, outcome: Outcome::retry, effects: 0 }
+}
+
+/// Writes the status and its Events, if it changed; some wait, if it was written too recently.
+async fn tell(
+    context: &Context,
+    resource: &ResilientService,
+    status: &ResilientServiceStatus,
+) -> Result<Option<Duration>, Unavailable> {
+    if resource.status.as_ref() == Some(status) {
+        return Ok(None);
+    }
+    if let Some(wait) = context.memory.status_wait(resource).await {
+        return Ok(Some(wait));
+    }
+    if let Err(error) = context.cluster.write_status(resource, status).await {
+        tracing::warn!(resource = %model::ident(resource), %error, "the status could not be written; trying again");
+        context.metrics.backend_error(Backend::Kubernetes);
+        return Err(error);
+    }
+    context.memory.wrote(resource, status).await;
+    for notice in status::notices(resource.status.as_ref(), status) {
+        tracing::info!(
+            resource = %model::ident(resource), condition = notice.action, reason = notice.reason, "{}", notice.message
+        );
+        context.cluster.notify(resource, &notice).await;
+    }
+    Ok(None)
+}

@@ -1,0 +1,88 @@
+//! Reads everything a decision needs: the caches, the three backends. Decides nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fusebox_policy::keys::Ident;
+use fusebox_policy::v1alpha1::ResilientService;
+use fusebox_policy::wire::Report;
+use kube::ResourceExt;
+
+use super::Context;
+use crate::claims::{self, Lost};
+use crate::model::{self, Endpoint, ServiceView};
+use crate::ports::{NodeView, Owner, RouteError, RouteView, StoreView, Unavailable};
+
+/// The suffixes of a resource's two route objects, one per entry point.
+pub const ROUTES: [&str; 2] = ["plain", "tls"];
+
+/// What was seen.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The resource.
+    pub resource: Arc<ResilientService>,
+    /// Its namespace and name.
+    pub ident: Ident,
+    /// Its UID.
+    pub uid: String,
+    /// Its catalog node.
+    pub node: String,
+    /// What it claims and an older resource holds.
+    pub lost: Vec<Lost>,
+    /// Its Service.
+    pub service: Option<ServiceView>,
+    /// Its instances.
+    pub endpoints: Vec<Endpoint>,
+    /// What they report; None while reports cannot be read.
+    pub reports: Option<BTreeMap<String, Report>>,
+    /// Its catalog node.
+    pub catalog: Result<NodeView, Unavailable>,
+    /// What etcd holds of it.
+    pub store: Result<StoreView, Unavailable>,
+    /// Its route objects.
+    pub routes: Result<BTreeMap<String, RouteView>, RouteError>,
+}
+
+impl Snapshot {
+    /// Whom its route objects belong to.
+    pub fn owner(&self) -> Owner {
+        Owner { ident: self.ident.clone(), uid: self.uid.clone() }
+    }
+}
+
+/// The name of a resource's route object.
+pub fn route_name(of: &Ident, suffix: &str) -> String {
+    format!("fusebox-{}-{suffix}", of.name)
+}
+
+/// Looks at the world. A backend that does not answer is part of what is seen.
+pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Snapshot {
+    let ident = model::ident(resource);
+    let node = model::shard_node(&context.settings.cluster, &ident);
+    let names = ROUTES.map(|suffix| route_name(&ident, suffix));
+    let wanted = resource.spec.config.iter().flat_map(|c| c.etcd_keys.keys().cloned()).collect();
+    let (catalog, store, routes) = tokio::join!(
+        context.consul.store.node(&node),
+        context.etcd.store.read(&ident, wanted),
+        context.routes.read(&ident.namespace, &names),
+    );
+    // The caches are read after the backends, so that what is decided is decided on the newest endpoints.
+    let all = context.cluster.resources();
+    let lost = claims::lost(resource, all.iter().map(Arc::as_ref));
+    let service = context.cluster.service(&ident.namespace, &resource.spec.service.name);
+    let endpoints =
+        service.as_ref().map(|s| context.cluster.endpoints(&ident.namespace, s)).unwrap_or_default();
+    Snapshot {
+        uid: resource.uid().unwrap_or_default(),
+        lost,
+        service,
+        endpoints,
+        reports: context.etcd.store.reports(&ident),
+        catalog,
+        store,
+        routes,
+        resource: resource.clone(),
+        ident,
+        node,
+    }
+}

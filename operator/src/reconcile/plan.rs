@@ -1,0 +1,336 @@
+//! What has to be done: the difference between what should be and what is, in order, and no more. Pure.
+//!
+//! # Guarantees
+//! - Nothing that does not carry the mark of this resource and this cluster is in an effect.
+//! - Where what is seen is what should be, there is no effect.
+//! - Instances are registered before others are deregistered, and before routes are written; a removal goes
+//!   the other way round.
+
+use std::collections::BTreeSet;
+
+use fusebox_policy::keys::Keys;
+use serde_json::Value;
+
+use super::conditions::{Obstacle, reasons};
+use super::desired::{Desired, Published};
+use super::observe::Snapshot;
+use crate::model::Entry;
+use crate::ports::{CatalogOp, NodeView, Route, RouteError, StoreOp, StoreView};
+
+/// The most operations in a Consul transaction, the fence not counted; Consul itself allows 64.
+pub const MAX_CATALOG_OPS: usize = 58;
+/// The most operations in an etcd transaction; etcd itself allows 128.
+pub const MAX_STORE_OPS: usize = 118;
+
+/// One step: it happens whole or not at all.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// A Consul transaction.
+    Catalog(Vec<CatalogOp>),
+    /// Write a route object.
+    ApplyRoute(Route),
+    /// Remove a route object.
+    DeleteRoute(String),
+    /// An etcd transaction.
+    Store(Vec<StoreOp>),
+}
+
+/// One of each plane.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PerPlane<T> {
+    /// Consul.
+    pub catalog: T,
+    /// Traefik.
+    pub routes: T,
+    /// etcd.
+    pub store: T,
+}
+
+/// What has to be done, and what cannot be done.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// In order.
+    pub effects: Vec<Effect>,
+    /// What is in the way.
+    pub obstacles: PerPlane<Vec<Obstacle>>,
+}
+
+/// Is the resource to stay, or on its way out?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Register, route, publish; then clear what is not wanted any more.
+    Converge,
+    /// Unpublish, unroute, deregister.
+    Remove,
+}
+
+/// Compares.
+pub fn plan(cluster: &str, seen: &Snapshot, desired: &Desired, direction: Direction) -> Plan {
+    let mut found = PerPlane::default();
+    let catalog = catalog(cluster, seen, desired, direction, &mut found.catalog);
+    let (apply, delete) = routes(seen, desired, &mut found.routes);
+    let store = store(cluster, seen, desired, &mut found.store);
+    let between = !apply.is_empty() || !delete.is_empty() || !store.is_empty();
+    let Changes { add, remove } = catalog;
+    let mut effects = Vec::new();
+    match direction {
+        Direction::Remove => {
+            effects.extend(store.into_iter().map(Effect::Store));
+            effects.extend(delete);
+            effects.extend(chunks(remove));
+        }
+        // Nothing goes between: one transaction, in the same order.
+        Direction::Converge if !between => effects.extend(chunks([add, remove].concat())),
+        Direction::Converge => {
+            effects.extend(chunks(add));
+            effects.extend(apply);
+            effects.extend(store.into_iter().map(Effect::Store));
+            effects.extend(delete);
+            effects.extend(chunks(remove));
+        }
+    }
+    Plan { effects, obstacles: found }
+}
+
+#[derive(Default)]
+struct Changes {
+    add: Vec<CatalogOp>,
+    remove: Vec<CatalogOp>,
+}
+
+fn catalog(
+    cluster: &str,
+    seen: &Snapshot,
+    desired: &Desired,
+    direction: Direction,
+    found: &mut Vec<Obstacle>,
+) -> Changes {
+    let node = match &seen.catalog {
+        Ok(node) => node,
+        Err(error) => {
+            found.push(Obstacle::transient(reasons::CONSUL_UNAVAILABLE, error.to_string()));
+            return Changes::default();
+        }
+    };
+    let Some(goal) = &desired.catalog.goal else { return Changes::default() };
+    if node.foreign {
+        if !goal.is_empty() {
+            found.push(Obstacle::lasting(
+                reasons::NODE_TAKEN,
+                format!(
+                    "the Consul node {} exists and does not belong to this cluster's Fusebox: remove it, or \
+                     give this cluster another name in the operator chart's value cluster",
+                    seen.node
+                ),
+            ));
+        }
+        return Changes::default();
+    }
+    let mut changes = Changes::default();
+    for entry in goal {
+        match node.entries.get(&entry.id) {
+            Some(there) if !there.is_of(cluster, &seen.uid) => found.push(Obstacle::lasting(
+                reasons::CONSUL_REFUSED,
+                format!("the service id {} is taken in Consul by an entry that is not ours", entry.id),
+            )),
+            there => changes.add.extend(difference(there, entry)),
+        }
+    }
+    if !node.exists && !changes.add.is_empty() {
+        changes.add.insert(0, CatalogOp::EnsureNode);
+    }
+    let wanted: BTreeSet<&str> = goal.iter().map(|entry| entry.id.as_str()).collect();
+    let own = node.entries.values().filter(|entry| entry.is_of(cluster, &seen.uid));
+    changes.remove = own
+        .filter(|entry| !wanted.contains(entry.id.as_str()))
+        .map(|e| CatalogOp::Deregister(e.id.clone()))
+        .collect();
+    if reap(node, &wanted, &changes.remove, direction) {
+        changes.remove.push(CatalogOp::ReapNode);
+    }
+    changes
+}
+
+/// Is our node empty after this?
+fn reap(node: &NodeView, wanted: &BTreeSet<&str>, remove: &[CatalogOp], direction: Direction) -> bool {
+    let emptied = wanted.is_empty() && node.entries.len() == remove.len();
+    node.exists && emptied && (direction == Direction::Remove || !remove.is_empty())
+}
+
+fn difference(there: Option<&Entry>, wanted: &Entry) -> Option<CatalogOp> {
+    let register = || Some(CatalogOp::Register(wanted.clone()));
+    let Some(there) = there else { return register() };
+    let but_for_the_check = Entry { passing: wanted.passing, ..there.clone() };
+    if but_for_the_check != *wanted {
+        return register();
+    }
+    (there.passing != wanted.passing)
+        .then(|| CatalogOp::SetCheck { id: wanted.id.clone(), passing: wanted.passing.unwrap_or_default() })
+}
+
+fn chunks(ops: Vec<CatalogOp>) -> Vec<Effect> {
+    let weight = |op: &CatalogOp| if matches!(op, CatalogOp::Register(_)) { 2 } else { 1 };
+    let mut chunks: Vec<(usize, Vec<CatalogOp>)> = Vec::new();
+    for op in ops {
+        match chunks.last_mut() {
+            Some((sum, chunk)) if *sum + weight(&op) <= MAX_CATALOG_OPS => {
+                *sum += weight(&op);
+                chunk.push(op);
+            }
+            _ => chunks.push((weight(&op), vec![op])),
+        }
+    }
+    chunks.into_iter().map(|(_, ops)| Effect::Catalog(ops)).collect()
+}
+
+fn routes(seen: &Snapshot, desired: &Desired, found: &mut Vec<Obstacle>) -> (Vec<Effect>, Vec<Effect>) {
+    let wanted = desired.routes.goal.as_deref();
+    let there = match &seen.routes {
+        Ok(there) => there,
+        // Where the kind is unknown there can be no object of it.
+        Err(RouteError::CrdsMissing) if wanted.is_none_or(<[Route]>::is_empty) => return Default::default(),
+        Err(error) => {
+            found.push(route_obstacle(error));
+            return Default::default();
+        }
+    };
+    let Some(wanted) = wanted else { return Default::default() };
+    let mut apply = Vec::new();
+    for route in wanted {
+        match there.get(&route.name) {
+            Some(other) if other.owner.as_ref() != Some(&seen.uid) => found.push(Obstacle::transient(
+                reasons::NAME_TAKEN,
+                format!(
+                    "the IngressRoute {} exists and does not belong to this resource: rename or remove it",
+                    route.name
+                ),
+            )),
+            Some(own) if covers(&own.spec, &route.spec) => {}
+            _ => apply.push(Effect::ApplyRoute(route.clone())),
+        }
+    }
+    let delete = there
+        .iter()
+        .filter(|(name, view)| {
+            view.owner.as_ref() == Some(&seen.uid) && !wanted.iter().any(|route| route.name == **name)
+        })
+        .map(|(name, _)| Effect::DeleteRoute(name.clone()))
+        .collect();
+    (apply, delete)
+}
+
+/// What a person should do about an error of the route store.
+pub fn route_obstacle(error: &RouteError) -> Obstacle {
+    match error {
+        RouteError::CrdsMissing => Obstacle::transient(
+            reasons::TRAEFIK_CRDS_MISSING,
+            format!("{error}: install Traefik's chart, or its CRDs alone; routes follow by themselves"),
+        ),
+        RouteError::Refused(why) => Obstacle::transient(
+            reasons::ROUTE_REFUSED,
+            format!("the API server refused the IngressRoute: {why}"),
+        ),
+        RouteError::Unavailable(why) => Obstacle::transient(reasons::KUBERNETES_UNAVAILABLE, why.to_string()),
+    }
+}
+
+/// Does `there` say all that `wanted` says? What a newer Traefik adds by itself is no difference.
+fn covers(there: &Value, wanted: &Value) -> bool {
+    match (there, wanted) {
+        (Value::Object(there), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, value)| there.get(key).is_some_and(|there| covers(there, value)))
+        }
+        (Value::Array(there), Value::Array(wanted)) => {
+            there.len() == wanted.len()
+                && there.iter().zip(wanted).all(|(there, wanted)| covers(there, wanted))
+        }
+        (there, wanted) => there == wanted,
+    }
+}
+
+fn store(cluster: &str, seen: &Snapshot, desired: &Desired, found: &mut Vec<Obstacle>) -> Vec<Vec<StoreOp>> {
+    let there = match &seen.store {
+        Ok(there) => there,
+        Err(error) => {
+            found.push(Obstacle::transient(reasons::ETCD_UNAVAILABLE, error.to_string()));
+            return Vec::new();
+        }
+    };
+    let Some(goal) = &desired.store.goal else { return Vec::new() };
+    let keys = Keys::new(cluster);
+    let mut write = Vec::new();
+    for (key, there, wanted) in [
+        (keys.policy(&seen.ident), &there.policy, &goal.policy),
+        (keys.config(&seen.ident), &there.config, &goal.config),
+    ] {
+        match wanted {
+            Some(wanted) if there.as_ref() != Some(wanted) => write.push(StoreOp::Put(key, wanted.clone())),
+            None if there.is_some() => write.push(StoreOp::Delete(key)),
+            _ => {}
+        }
+    }
+    let raw = raw(cluster, seen, there, goal, found);
+    write.extend(raw.write);
+    let list = |held: &BTreeSet<&String>| {
+        let key = keys.raw(&seen.ident);
+        let same = held.iter().copied().eq(&there.held);
+        let value = || serde_json::to_string(held).unwrap_or_default();
+        (!same).then(|| if held.is_empty() { StoreOp::Delete(key) } else { StoreOp::Put(key, value()) })
+    };
+    let weight: usize = write.iter().chain(&raw.release).map(StoreOp::weight).sum();
+    let batches = if weight < MAX_STORE_OPS {
+        vec![[write, raw.release, list(&raw.held).into_iter().collect()].concat()]
+    } else {
+        // Too much for one transaction: first what is new, so that nothing is missing in between.
+        let union: BTreeSet<&String> = raw.held.iter().copied().chain(&there.held).collect();
+        vec![
+            [write, list(&union).into_iter().collect()].concat(),
+            [raw.release, list(&raw.held).into_iter().collect()].concat(),
+        ]
+    };
+    batches.into_iter().filter(|batch| !batch.is_empty()).collect()
+}
+
+struct Raw<'a> {
+    write: Vec<StoreOp>,
+    release: Vec<StoreOp>,
+    held: BTreeSet<&'a String>,
+}
+
+fn raw<'a>(
+    cluster: &str,
+    seen: &Snapshot,
+    there: &StoreView,
+    goal: &'a Published,
+    found: &mut Vec<Obstacle>,
+) -> Raw<'a> {
+    let mut raw = Raw { write: Vec::new(), release: Vec::new(), held: BTreeSet::new() };
+    let ours = |key: &str| {
+        let claim = there.raw.get(key).and_then(|view| view.claim.as_ref());
+        claim.map(|claim| claim.cluster == cluster && claim.uid == seen.uid)
+    };
+    for (key, value) in &goal.raw {
+        let current = there.raw.get(key).and_then(|view| view.value.as_ref());
+        match (ours(key), current) {
+            (Some(true), Some(current)) if current == value => {}
+            (Some(true), _) => raw.write.push(StoreOp::PutRaw(key.clone(), value.clone())),
+            (None, None) => raw.write.push(StoreOp::Claim(key.clone(), value.clone())),
+            (Some(false), _) | (None, Some(_)) => {
+                found.push(Obstacle::transient(
+                    reasons::KEY_TAKEN,
+                    format!(
+                        "config.etcdKeys: {key} exists in etcd and was not written for this resource: \
+                         remove it there, or choose another key"
+                    ),
+                ));
+                continue;
+            }
+        }
+        raw.held.insert(key);
+    }
+    raw.release = (there.held.iter())
+        .filter(|key| !goal.raw.contains_key(*key) && ours(key) == Some(true))
+        .map(|key| StoreOp::Release(key.clone()))
+        .collect();
+    raw
+}

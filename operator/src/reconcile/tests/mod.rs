@@ -1,0 +1,7 @@
+//! Scenarios over in-memory worlds: the whole pipeline but for the adapters.
+
+mod crashes;
+mod scenarios;
+mod scene;
+mod statuses;
+mod trouble;

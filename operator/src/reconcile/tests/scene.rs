@@ -1,0 +1,254 @@
+//! A cluster to play in.
+
+use std::sync::Arc;
+
+use fusebox_policy::keys::{Ident, Keys};
+use fusebox_policy::v1alpha1::{FINALIZER, ResilientService};
+use fusebox_policy::wire::{Claim, PolicyDocument, Report};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
+
+use crate::epoch::{Fenced, Signals};
+use crate::model::{Endpoint, Entry, ServicePort, ServiceView, mark, shard_node};
+use crate::ports::{NodeView, RouteView};
+use crate::reconcile::memory::Memory;
+use crate::reconcile::{Context, Done, Settings, reconcile};
+use crate::world::{CatalogWorld, ClusterWorld, Crash, RouteWorld, StoreWorld};
+
+/// The cluster's name.
+pub const CLUSTER: &str = "test";
+
+/// A resource that uses everything.
+pub const FULL: &str = "
+service: { name: user-service, port: grpc }
+outbound: { timeout: 300ms, commands: [{ name: find_user, timeout: 250ms }] }
+consul: { serviceName: user.service, tags: [v1], meta: { team: shop } }
+gateway:
+  entryPoints: { plain: web, tls: websecure }
+  routes: [{ host: api.example.com, pathPrefix: /users }]
+  tls: { secretName: api-cert }
+config:
+  document: { service: { user: { timeout: 1000 } } }
+  etcdKeys: { service.user.timeout: '1000' }
+";
+
+pub fn user() -> Ident {
+    Ident::new("shop", "user")
+}
+
+pub struct Scene {
+    pub crash: Arc<Crash>,
+    pub catalog: Arc<CatalogWorld>,
+    pub store: Arc<StoreWorld>,
+    pub routes: Arc<RouteWorld>,
+    pub cluster: Arc<ClusterWorld>,
+    pub context: Context,
+    pub signals: Arc<Signals>,
+    starts: u32,
+}
+
+impl Scene {
+    /// A cluster with the Service user-service (grpc 50051, http 80) and no instance.
+    pub fn new() -> Self {
+        let crash = Arc::new(Crash::default());
+        let catalog = Arc::new(CatalogWorld::new(&crash));
+        let store = Arc::new(StoreWorld::new(&crash, CLUSTER));
+        let routes = Arc::new(RouteWorld::new(&crash));
+        let cluster = Arc::new(ClusterWorld::new(&crash));
+        let (context, signals) = context(&catalog, &store, &routes, &cluster, 1);
+        let scene = Self { crash, catalog, store, routes, cluster, context, signals, starts: 1 };
+        scene.service("user-service");
+        scene
+    }
+
+    /// A new process: all that it remembered is gone.
+    pub fn restart(&mut self) {
+        self.starts += 1;
+        self.crash.restart();
+        (self.context, self.signals) =
+            context(&self.catalog, &self.store, &self.routes, &self.cluster, self.starts);
+    }
+
+    pub fn service(&self, name: &str) {
+        let port = |name: &str, number| ServicePort { name: name.into(), number, app_protocol: None };
+        let ports = vec![port("grpc", 50051), port("http", 80)];
+        let view = ServiceView { name: name.into(), ports, family: "IPv4".into() };
+        self.cluster.services.try_lock().unwrap().insert(Ident::new("shop", name), (view, Vec::new()));
+    }
+
+    /// The instances of user-service: name and readiness.
+    pub fn scale(&self, instances: &[(&str, bool)]) {
+        let endpoints = instances.iter().enumerate().map(|(n, (name, ready))| Endpoint {
+            instance: format!("uid-{name}"),
+            display: (*name).to_owned(),
+            address: format!("10.0.0.{n}"),
+            ports: [("grpc".to_owned(), 50051), ("http".to_owned(), 8080)].into(),
+            ready: *ready,
+        });
+        let mut services = self.cluster.services.try_lock().unwrap();
+        services.get_mut(&Ident::new("shop", "user-service")).unwrap().1 = endpoints.collect();
+    }
+
+    /// Creates or edits a resource; a second later than the ones before.
+    pub fn put(&self, of: &Ident, spec: &str) {
+        let mut all = self.cluster.resources.try_lock().unwrap();
+        let age = i64::try_from(all.len()).unwrap();
+        let spec = serde_saphyr::from_str(spec).unwrap();
+        let resource = all.entry(of.clone()).or_insert_with(|| {
+            let mut new = ResilientService::new(&of.name, spec_of("service: { name: x }"));
+            new.metadata.namespace = Some(of.namespace.clone());
+            new.metadata.uid = Some(format!("cr-{}-{}", of.namespace, of.name));
+            new.metadata.creation_timestamp = Some(Time(Timestamp::from_second(age).unwrap()));
+            new
+        });
+        resource.spec = spec;
+        resource.metadata.generation = Some(resource.metadata.generation.unwrap_or_default() + 1);
+    }
+
+    /// As `kubectl delete` does.
+    pub fn delete(&self, of: &Ident) {
+        let mut all = self.cluster.resources.try_lock().unwrap();
+        let resource = all.get_mut(of).unwrap();
+        resource.metadata.deletion_timestamp = Some(Time(Timestamp::from_second(1000).unwrap()));
+        if !resource.finalizers().iter().any(|f| f == FINALIZER) {
+            all.remove(of);
+        }
+    }
+
+    pub fn annotate(&self, of: &Ident, key: &str, value: &str) {
+        let mut all = self.cluster.resources.try_lock().unwrap();
+        all.get_mut(of).unwrap().annotations_mut().insert(key.to_owned(), value.to_owned());
+    }
+
+    pub fn get(&self, of: &Ident) -> Option<ResilientService> {
+        self.cluster.resources.try_lock().unwrap().get(of).cloned()
+    }
+
+    /// One pass, a minute after the one before.
+    pub async fn pass(&self, of: &Ident) -> Option<Done> {
+        tokio::time::advance(std::time::Duration::from_mins(1)).await;
+        let resource = Arc::new(self.get(of)?);
+        Some(reconcile(&self.context, &resource, Timestamp::from_second(2000).unwrap()).await)
+    }
+
+    /// Passes until nothing is done any more.
+    pub async fn settle(&self, of: &Ident) {
+        for _ in 0..10 {
+            match self.pass(of).await {
+                Some(Done { effects, .. }) if effects > 0 => {}
+                _ => return,
+            }
+        }
+        panic!("does not settle");
+    }
+
+    pub fn condition(&self, of: &Ident, name: &str) -> Condition {
+        let status = self.get(of).unwrap().status.unwrap_or_default();
+        status.conditions.into_iter().find(|condition| condition.type_ == name).unwrap()
+    }
+
+    /// Status and reason of a condition, as `False/Conflict`.
+    pub fn told(&self, of: &Ident, name: &str) -> String {
+        let condition = self.condition(of, name);
+        format!("{}/{}", condition.status, condition.reason)
+    }
+
+    pub fn entries(&self) -> Vec<Entry> {
+        self.catalog.state().into_values().flat_map(|node| node.entries.into_values()).collect()
+    }
+
+    /// The names of the instances that are registered, with `+` for passing and `-` for critical.
+    pub fn registered(&self) -> Vec<String> {
+        let of = |entry: &Entry| {
+            format!("{}{}", if entry.passing == Some(true) { "+" } else { "-" }, &entry.meta[mark::INSTANCE])
+        };
+        self.entries().iter().map(of).collect()
+    }
+
+    pub fn document(&self, of: &Ident) -> Option<PolicyDocument> {
+        let document = self.store.state().get(&Keys::new(CLUSTER).policy(of)).cloned()?;
+        Some(PolicyDocument::from_json(document.as_bytes()).unwrap())
+    }
+
+    /// An instance reports what is given, of the published policy or of none.
+    pub fn report(&self, of: &Ident, instance: &str, published: bool, change: impl FnOnce(&mut Report)) {
+        let mut report = Report {
+            instance: instance.to_owned(),
+            boot: "boot".into(),
+            library: "fusebox test".into(),
+            hash: published.then(|| self.document(of).unwrap().hash),
+            applied_at: Timestamp::from_second(1500).unwrap(),
+            rejected: None,
+            unknown_commands: Vec::new(),
+            breakers: Vec::new(),
+        };
+        change(&mut report);
+        let mut all = self.store.reports.try_lock().unwrap();
+        all.entry(of.clone()).or_default().insert(format!("uid-{instance}"), report);
+    }
+
+    /// Things of others in every backend, some of them on our own node.
+    pub fn foreign(&self) {
+        let theirs = |id: &str, meta: &[(&str, &str)]| Entry {
+            id: id.into(),
+            name: "user.service".into(),
+            address: "192.0.2.1".into(),
+            port: 1,
+            tags: Vec::new(),
+            meta: meta.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            passing: Some(true),
+        };
+        let entries = [
+            theirs("unmarked", &[]),
+            theirs("other-cluster", &[(mark::OWNER, "cr-shop-user"), (mark::CLUSTER, "other")]),
+            theirs("other-resource", &[(mark::OWNER, "cr-shop-other"), (mark::CLUSTER, CLUSTER)]),
+        ];
+        let mut nodes = self.catalog.nodes.try_lock().unwrap();
+        let node = nodes.entry(shard_node(CLUSTER, &user())).or_default();
+        node.exists = true;
+        node.entries.extend(entries.into_iter().map(|entry| (entry.id.clone(), entry)));
+        nodes.insert("real-agent".into(), NodeView { exists: true, foreign: true, ..NodeView::default() });
+        let mut keys = self.store.keys.try_lock().unwrap();
+        let claim = serde_json::to_string(&Claim { cluster: "other".into(), uid: "1".into() }).unwrap();
+        for (key, value) in [
+            ("service.user.foreign", "1"),
+            ("/fusebox/v1/claims/raw/service.user.foreign", claim.as_str()),
+            ("/fusebox/v1/other/policy/shop/user", "{}"),
+            ("/fusebox/v1/test/policy/shop/user2", "{}"),
+        ] {
+            keys.insert(key.into(), value.into());
+        }
+        let mut objects = self.routes.objects.try_lock().unwrap();
+        let view = RouteView { owner: None, spec: serde_json::json!({ "routes": [] }) };
+        objects.insert(Ident::new("shop", "fusebox-user"), view);
+    }
+}
+
+fn spec_of(yaml: &str) -> fusebox_policy::v1alpha1::ResilientServiceSpec {
+    serde_saphyr::from_str(yaml).unwrap()
+}
+
+fn context(
+    catalog: &Arc<CatalogWorld>,
+    store: &Arc<StoreWorld>,
+    routes: &Arc<RouteWorld>,
+    cluster: &Arc<ClusterWorld>,
+    start: u32,
+) -> (Context, Arc<Signals>) {
+    let signals = Arc::new(Signals::default());
+    let me = format!("operator-{start}");
+    let context = Context {
+        settings: Settings {
+            cluster: CLUSTER.into(),
+            allowed: [("shop".to_owned(), vec!["service.user.".to_owned()])].into(),
+        },
+        cluster: cluster.clone(),
+        consul: Fenced::new(catalog.clone(), "Consul", &me, signals.clone()),
+        etcd: Fenced::new(store.clone(), "etcd", &me, signals.clone()),
+        routes: routes.clone(),
+        metrics: Arc::default(),
+        memory: Memory::default(),
+    };
+    (context, signals)
+}

@@ -1,0 +1,166 @@
+//! What a person is told.
+
+use fusebox_policy::wire::{BreakerReport, BreakerState, Rejected};
+use jiff::Timestamp;
+
+use super::scene::{FULL, Scene, user};
+
+async fn published(instances: &[(&str, bool)]) -> Scene {
+    let scene = Scene::new();
+    scene.scale(instances);
+    scene.put(&user(), FULL);
+    scene.settle(&user()).await;
+    scene
+}
+
+fn summary(scene: &Scene) -> (String, String) {
+    let summary = scene.get(&user()).unwrap().status.unwrap().summary.unwrap();
+    (summary.enforced, summary.breaker)
+}
+
+#[tokio::test(start_paused = true)]
+async fn enforced_means_every_ready_instance_reported_the_published_hash() {
+    let scene = published(&[("a", true), ("b", true), ("c", false)]).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "Unknown/NoReports");
+    assert_eq!(summary(&scene), ("0/2".into(), "unknown".into()));
+
+    scene.report(&user(), "a", true, |_| {});
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "False/Applying");
+    assert!(scene.condition(&user(), "Enforced").message.starts_with("1/2"));
+    let failures = scene.get(&user()).unwrap().status.unwrap().failures;
+    assert_eq!((failures[0].instance.as_str(), failures[0].reason.as_str()), ("b", "NoReport"));
+
+    scene.report(&user(), "b", true, |_| {});
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "True/Enforced");
+    assert_eq!(summary(&scene), ("2/2".into(), "closed".into()));
+    assert_eq!(scene.condition(&user(), "Enforced").observed_generation, Some(1));
+
+    scene.put(&user(), &FULL.replace("300ms", "200ms"));
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "False/Applying");
+    assert_eq!(scene.condition(&user(), "Enforced").observed_generation, Some(2));
+
+    scene.report(&user(), "a", true, |_| {});
+    scene.report(&user(), "b", true, |_| {});
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "True/Enforced");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_compiled_in_default_is_not_enforced() {
+    let scene = published(&[("a", true)]).await;
+    scene.report(&user(), "a", false, |_| {});
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "False/Applying");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_edit_changes_nothing_for_the_instances() {
+    let scene = published(&[("a", true)]).await;
+    scene.report(&user(), "a", true, |_| {});
+    scene.pass(&user()).await;
+    scene.put(&user(), &FULL.replace("/users", "/people"));
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "True/Enforced");
+    assert_eq!(scene.condition(&user(), "Enforced").observed_generation, Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_is_told_with_its_reason() {
+    let scene = published(&[("a", true), ("b", true)]).await;
+    scene.report(&user(), "a", true, |_| {});
+    scene.report(&user(), "b", false, |report| {
+        report.rejected = Some(Rejected { hash: None, reason: "schema 2 is unknown".into() });
+    });
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "False/Rejected");
+    let message = scene.condition(&user(), "Enforced").message;
+    assert!(message.starts_with("1/2") && message.contains("b: schema 2 is unknown"), "{message}");
+    assert_eq!(scene.get(&user()).unwrap().status.unwrap().instances.unwrap().rejecting, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_that_cannot_be_read_are_unknown() {
+    let scene = published(&[("a", true)]).await;
+    scene.report(&user(), "a", true, |_| {});
+    scene.pass(&user()).await;
+    scene.store.faults.set_down(true);
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "Unknown/EtcdUnavailable");
+    assert_eq!(summary(&scene), ("?/1".into(), "unknown".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn breakers_and_unknown_commands_are_named() {
+    let scene = published(&[("a", true), ("b", true)]).await;
+    let breaker = |command: &str, state| BreakerReport {
+        command: command.into(),
+        state,
+        since: Timestamp::from_second(1400).unwrap(),
+        reason: "30 % errors of 40 calls".into(),
+    };
+    scene.report(&user(), "a", true, |report| {
+        report.breakers = vec![breaker("find_user", BreakerState::Open), breaker("x", BreakerState::Closed)];
+        report.unknown_commands = vec!["getuser".into()];
+    });
+    scene.report(&user(), "b", true, |report| {
+        report.breakers =
+            vec![breaker("find_user", BreakerState::Open), breaker("get_user", BreakerState::HalfOpen)];
+    });
+    scene.pass(&user()).await;
+    assert_eq!(summary(&scene).1, "find_user open on 2, get_user half-open on 1");
+    let status = scene.get(&user()).unwrap().status.unwrap();
+    assert_eq!(status.open_breakers.len(), 3);
+    assert_eq!(status.open_breakers[0].instance, "a");
+    assert_eq!(status.failures[0].reason, "UnknownCommand");
+    assert!(status.failures[0].message.contains("getuser"));
+    assert_eq!(
+        scene.told(&user(), "Enforced"),
+        "True/Enforced",
+        "an unknown command is a hint, not a failure"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transition_has_its_time_and_one_event() {
+    let scene = published(&[("a", true)]).await;
+    let first = scene.condition(&user(), "Ready").last_transition_time;
+    scene.cluster.notices.try_lock().unwrap().clear();
+    scene.scale(&[("a", true), ("b", true)]);
+    scene.pass(&user()).await;
+    assert!(scene.cluster.notices.try_lock().unwrap().is_empty(), "a changed message is no transition");
+    assert_eq!(scene.condition(&user(), "Ready").last_transition_time, first);
+
+    scene.catalog.faults.set_down(true);
+    scene.pass(&user()).await;
+    scene.pass(&user()).await;
+    let told = scene.cluster.notices.try_lock().unwrap().clone();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].warning && told[0].reason == "ConsulUnavailable" && told[0].action == "Registered");
+
+    scene.catalog.faults.set_down(false);
+    scene.pass(&user()).await;
+    let told = scene.cluster.notices.try_lock().unwrap().clone();
+    assert!(
+        told.iter().skip(1).all(|notice| !notice.warning) && told.len() == 3,
+        "Registered and Ready: {told:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_is_written_at_most_once_a_second() {
+    let scene = published(&[("a", true)]).await;
+    scene.report(&user(), "a", true, |_| {});
+    scene.pass(&user()).await;
+    let resource = std::sync::Arc::new(scene.get(&user()).unwrap());
+    scene.report(&user(), "a", false, |_| {});
+    let done = crate::reconcile::reconcile(&scene.context, &resource, Timestamp::UNIX_EPOCH).await;
+    assert!(
+        matches!(done.next, crate::reconcile::Next::After(wait) if wait <= std::time::Duration::from_secs(1))
+    );
+    assert_eq!(scene.told(&user(), "Enforced"), "True/Enforced");
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "False/Applying");
+}

@@ -1,0 +1,141 @@
+//! etcd.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fusebox_policy::keys::{Ident, Keys};
+use fusebox_policy::wire::{Claim, Epoch, Report};
+use tokio::sync::Mutex;
+
+use super::{Crash, EpochWorld, Faults};
+use crate::ports::{
+    Answer, EpochStore, Fence, PolicyStore, RawView, StoreOp, StoreView, TxnError, Unavailable,
+};
+
+/// Keys and values.
+#[derive(Debug)]
+pub struct StoreWorld {
+    /// Its trouble.
+    pub faults: Faults,
+    /// The epoch key.
+    pub epoch: EpochWorld,
+    /// Everything else.
+    pub keys: Mutex<BTreeMap<String, String>>,
+    /// What instances report, by resource and instance.
+    pub reports: Mutex<BTreeMap<Ident, BTreeMap<String, Report>>>,
+    schema: Keys,
+}
+
+impl StoreWorld {
+    /// An empty one.
+    pub fn new(crash: &Arc<Crash>, cluster: &str) -> Self {
+        Self {
+            faults: Faults::of(crash),
+            epoch: EpochWorld::default(),
+            keys: Mutex::default(),
+            reports: Mutex::default(),
+            schema: Keys::new(cluster),
+        }
+    }
+
+    /// All keys.
+    pub fn state(&self) -> BTreeMap<String, String> {
+        self.keys.try_lock().unwrap().clone()
+    }
+
+    fn run(&self, claim: &Claim, ops: &[StoreOp]) -> Result<(), TxnError> {
+        let mut keys = self.keys.try_lock().unwrap();
+        let mine = serde_json::to_string(claim).unwrap();
+        for (at, op) in ops.iter().enumerate() {
+            let fits = match op {
+                StoreOp::Put(..) | StoreOp::Delete(_) => true,
+                StoreOp::Claim(key, _) => {
+                    !keys.contains_key(key) && !keys.contains_key(&Keys::raw_claim(key))
+                }
+                StoreOp::PutRaw(key, _) | StoreOp::Release(key) => {
+                    keys.get(&Keys::raw_claim(key)) == Some(&mine)
+                }
+            };
+            if !fits {
+                return Err(TxnError::Refused(vec![(at, format!("{op:?}"))]));
+            }
+        }
+        let weight: usize = ops.iter().map(StoreOp::weight).sum();
+        assert!(weight <= 120, "more than etcd takes");
+        for op in ops {
+            match op {
+                StoreOp::Put(key, value) | StoreOp::PutRaw(key, value) => {
+                    keys.insert(key.clone(), value.clone());
+                }
+                StoreOp::Delete(key) => {
+                    keys.remove(key);
+                }
+                StoreOp::Claim(key, value) => {
+                    keys.insert(key.clone(), value.clone());
+                    keys.insert(Keys::raw_claim(key), mine.clone());
+                }
+                StoreOp::Release(key) => {
+                    keys.remove(key);
+                    keys.remove(&Keys::raw_claim(key));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl EpochStore for StoreWorld {
+    fn read_epoch(&self) -> Answer<'_, Result<Option<(Epoch, Fence)>, Unavailable>> {
+        Box::pin(async { self.faults.read().map(|()| self.epoch.read()) })
+    }
+
+    fn swap_epoch<'a>(
+        &'a self,
+        expected: Option<Fence>,
+        epoch: &'a Epoch,
+    ) -> Answer<'a, Result<bool, Unavailable>> {
+        Box::pin(async move { self.faults.write(|| Ok(self.epoch.swap(expected, epoch))) })
+    }
+}
+
+impl PolicyStore for StoreWorld {
+    fn read<'a>(&'a self, of: &'a Ident, wanted: Vec<String>) -> Answer<'a, Result<StoreView, Unavailable>> {
+        Box::pin(async move {
+            self.faults.read()?;
+            let keys = self.keys.try_lock().unwrap();
+            let get = |key: &str| keys.get(key).cloned();
+            let held: Vec<String> = get(&self.schema.raw(of))
+                .map(|list| serde_json::from_str(&list).unwrap())
+                .unwrap_or_default();
+            let raw = wanted.into_iter().chain(held.clone()).map(|key| {
+                let claim = get(&Keys::raw_claim(&key)).map(|claim| serde_json::from_str(&claim).unwrap());
+                let view = RawView { value: get(&key), claim };
+                (key, view)
+            });
+            Ok(StoreView {
+                policy: get(&self.schema.policy(of)),
+                config: get(&self.schema.config(of)),
+                raw: raw.collect(),
+                held,
+            })
+        })
+    }
+
+    fn transact<'a>(
+        &'a self,
+        fence: Fence,
+        claim: &'a Claim,
+        ops: &'a [StoreOp],
+    ) -> Answer<'a, Result<(), TxnError>> {
+        Box::pin(async move {
+            self.faults.write(|| {
+                if self.epoch.stands_at(fence) { self.run(claim, ops) } else { Err(TxnError::Fenced) }
+            })
+        })
+    }
+
+    fn reports(&self, of: &Ident) -> Option<BTreeMap<String, Report>> {
+        self.faults.read().ok()?;
+        Some(self.reports.try_lock().unwrap().get(of).cloned().unwrap_or_default())
+    }
+}
