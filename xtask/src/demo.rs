@@ -91,7 +91,7 @@ fn edited(story: &Story) -> Result<()> {
     store(story.cluster(), 1000)?;
     story.kubectl("-n shop get pods -l app.kubernetes.io/name=user-service")?;
     story::curl(&["-i", "-H", "Host: api.example.com", &web("/users/Ada")])?;
-    let edit = r#"{"spec":{"inbound":{"timeout":"300ms","methods":null}}}"#;
+    let edit = r#"{"spec":{"inbound":{"timeout":"300ms"}}}"#;
     let args = ["-n", "shop", "patch", "rsvc", "user", "--type=merge", "-p", edit];
     story.kubectl_args(&args)?;
     story.kubectl("-n shop wait --for=condition=Enforced rsvc/user --timeout=120s")?;

@@ -52,3 +52,20 @@ async fn c_a_slow_service_opens_the_callers_breaker_and_it_closes_again() -> Res
     })
     .await
 }
+
+/// The seed configures `get_user` and calls `getuser`: there the unknown name silently gets defaults.
+#[tokio::test]
+async fn c_a_command_that_the_policy_does_not_name_is_visible() -> Result<()> {
+    let world = shop::opened().await?;
+    let commands = serde_json::json!({ "outbound": { "commands": [{ "name": "getuser", "timeout": "1s" }] } });
+    resource::patch(&world, "caller", commands).await?;
+    resource::until(&world, "caller", "Enforced", "True").await?;
+    eventually("the status names the command that the code calls", || async {
+        gateway::hello(&world, "Ada").await?;
+        let failures = resource::api(&world).get("caller").await?.status.unwrap_or_default().failures;
+        let named = failures.iter().any(|f| f.reason == "UnknownCommand" && f.message.contains("get_user"));
+        ensure!(named, "{failures:?}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await
+}
