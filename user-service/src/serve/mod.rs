@@ -101,13 +101,18 @@ fn path<S: NamedService>(_: &S) -> String {
 }
 
 /// The gRPC health of the service follows the life of the process; that of the server, "", is always SERVING.
-async fn report(life: Life, reporter: HealthReporter) {
+async fn report(life: Life, mut reporter: HealthReporter) {
     life.reached(Phase::Ready).await;
     if life.phase() == Phase::Ready {
         reporter.set_serving::<UserServiceServer<Users>>().await;
     }
     life.reached(Phase::Draining).await;
     reporter.set_not_serving::<UserServiceServer<Users>>().await;
+    // Ends the streams of those who watch, which would hold their connections open.
+    life.reached(Phase::Closing).await;
+    for service in ["", UserServiceServer::<Users>::NAME] {
+        reporter.clear_service_status(service).await;
+    }
 }
 
 /// An unknown path, told in the caller's protocol.

@@ -49,7 +49,6 @@ async fn a_dead_etcd_keeps_no_service_down_and_sigterm_ends_it_in_order() {
     let pid = child.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
     while statuses.message().await.unwrap().unwrap().status() != ServingStatus::NotServing {}
-    drop(statuses);
     assert_eq!(child.wait().await.unwrap().code(), Some(0));
 }
 

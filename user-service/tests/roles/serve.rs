@@ -128,6 +128,10 @@ async fn metrics_are_on_the_admin_port() {
     assert_eq!(get(&service.url("/metrics")).await.0, StatusCode::NOT_FOUND, "not for everyone");
 }
 
+async fn until(statuses: &mut tonic::Streaming<HealthCheckResponse>, wanted: ServingStatus) {
+    while statuses.message().await.unwrap().unwrap().status() != wanted {}
+}
+
 #[tokio::test]
 async fn an_orderly_end_loses_no_request() {
     let (store, mut asks) = backend().await;
@@ -135,10 +139,7 @@ async fn an_orderly_end_loses_no_request() {
     let mut health = HealthClient::new(channel(service.public));
     let watched = HealthCheckRequest { service: "user.v1.UserService".to_owned() };
     let mut statuses = health.watch(watched).await.unwrap().into_inner();
-    let mut until = async |wanted: ServingStatus| {
-        while statuses.message().await.unwrap().unwrap().status() != wanted {}
-    };
-    until(ServingStatus::Serving).await;
+    until(&mut statuses, ServingStatus::Serving).await;
 
     // In flight when it is told to end, and over HTTP/1.1 as well.
     let mut grpc = client(service.public);
@@ -148,7 +149,7 @@ async fn an_orderly_end_loses_no_request() {
     let second = tokio::spawn(async move { get(&url).await });
     let (_, second_answer) = asks.recv().await.unwrap();
     service.stop().await;
-    until(ServingStatus::NotServing).await;
+    until(&mut statuses, ServingStatus::NotServing).await;
 
     // Draining: not ready, alive, and it serves new connections.
     let admin = format!("http://{}", service.admin);
@@ -165,10 +166,10 @@ async fn an_orderly_end_loses_no_request() {
 
     // Closing: what is in flight finishes.
     service.stop().await;
-    drop((statuses, health));
     first_answer.send(ADA.into_response()).unwrap();
     second_answer.send(ADA.into_response()).unwrap();
     assert_eq!(first.await.unwrap().unwrap().into_inner().msg, "Hello, Ada");
     assert_eq!(second.await.unwrap().2["msg"], "Hello, Ada");
+    assert!(statuses.message().await.unwrap().is_none(), "who watches is told the end");
     service.ended().await;
 }
