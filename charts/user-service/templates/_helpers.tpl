@@ -59,7 +59,7 @@ securityContext:
 - { name: POLICY_WAIT, value: {{ .Values.lifecycle.policyWait | quote }} }
 - { name: DRAIN, value: {{ .Values.lifecycle.drain | quote }} }
 - { name: GRACE, value: {{ .Values.lifecycle.grace | quote }} }
-- { name: RUST_LOG, value: {{ .Values.log | quote }} }
+- { name: RUST_LOG, value: {{ .Values.log.level | quote }} }
 {{- end -}}
 
 {{/* The environment of a role under policy. Call with (list $ "name of the ResilientService"). */}}
