@@ -74,9 +74,15 @@ impl Fusebox {
     /// Fails for a missing or malformed variable only. Whatever becomes of etcd, the process runs:
     /// under [`Policy::compiled_in`] until a first policy has come, under the last good one after.
     #[cfg(feature = "etcd")]
-    #[allow(clippy::unused_async)] // a runtime is needed: background tasks start here
     pub async fn from_env() -> Result<Self, crate::EnvError> {
-        let settings = crate::env::Settings::read(|variable| std::env::var(variable).ok())?;
+        Self::from_variables(|variable| std::env::var(variable).ok()).await
+    }
+
+    /// [`from_env`](Self::from_env) with the variables from elsewhere.
+    #[cfg(feature = "etcd")]
+    #[allow(clippy::unused_async)] // a runtime is needed: background tasks start here
+    pub async fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self, crate::EnvError> {
+        let settings = crate::env::Settings::read(get)?;
         let mut fusebox = Self::around(Shared::new(Policy::compiled_in(), None));
         fusebox.feed = Some(Arc::new(crate::feed::Feed::start(&settings, &fusebox.shared)));
         Ok(fusebox)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -51,13 +51,27 @@ fn family<const N: usize>(
     let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
     for (labels, value) in samples {
         let labels: Vec<_> = labels.into_iter().collect();
-        let encoder = metric.encode_family(&labels)?;
-        match kind {
-            MetricType::Counter => ConstCounter::new(value).encode(encoder)?,
-            _ => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)?,
-        }
+        sample(metric.encode_family(&labels)?, kind, value)?;
     }
     Ok(())
+}
+
+/// A metric without labels.
+fn single(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    value: u64,
+) -> std::fmt::Result {
+    sample(encoder.encode_descriptor(name, help, None, kind)?, kind, value)
+}
+
+fn sample(encoder: MetricEncoder, kind: MetricType, value: u64) -> std::fmt::Result {
+    match kind {
+        MetricType::Counter => ConstCounter::new(value).encode(encoder),
+        _ => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder),
+    }
 }
 
 fn load(counter: &AtomicU64) -> u64 {
@@ -135,20 +149,20 @@ fn feed(shared: &Shared, encoder: &mut DescriptorEncoder) -> std::fmt::Result {
     family(encoder, "policy", "The policy in force", MetricType::Gauge, [([("hash", hash)], 1)])?;
     let rejecting = u64::from(applied.rejected.is_some());
     let help = "Whether the newest policy document was refused";
-    family(encoder, "policy_rejecting", help, MetricType::Gauge, [([], rejecting)])?;
+    single(encoder, "policy_rejecting", help, MetricType::Gauge, rejecting)?;
     let since = u64::try_from(applied.at.as_second()).unwrap_or_default();
     let help = "When the policy was put in force, seconds since the epoch";
-    family(encoder, "policy_applied_timestamp_seconds", help, MetricType::Gauge, [([], since)])?;
+    single(encoder, "policy_applied_timestamp_seconds", help, MetricType::Gauge, since)?;
     let counts = &shared.counts;
-    let connected = [([], load(&counts.connected))];
-    family(encoder, "feed_connected", "Whether policies are being watched", MetricType::Gauge, connected)?;
+    let help = "Whether policies are being watched";
+    single(encoder, "feed_connected", help, MetricType::Gauge, load(&counts.connected))?;
     for (name, help, count) in [
         ("policies_applied", "Policies put in force", &counts.applied),
         ("policies_refused", "Policy documents refused", &counts.refused),
         ("reports_written", "Reports written to etcd", &counts.reports),
         ("report_leases", "Leases taken for the report", &counts.leases),
     ] {
-        family(encoder, name, help, MetricType::Counter, [([], load(count))])?;
+        single(encoder, name, help, MetricType::Counter, load(count))?;
     }
     Ok(())
 }

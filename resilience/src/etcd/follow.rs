@@ -6,7 +6,7 @@
 //!   watched is told once, with its newest value.
 //! - Whatever ends a watch (a broken connection, a compaction, a token that expired, a restored
 //!   server), it starts again with a whole reading of the range, compared with what was told before,
-//!   and watches from the revision after it. No revision is ever taken from anywhere but such a
+//!   and tells what is written after the revision of that. No revision is ever taken from anywhere but such a
 //!   reading.
 //! - A server or a way to it that goes silent is noticed within ten seconds.
 //!
@@ -141,7 +141,7 @@ impl Watcher {
     async fn session(&mut self) -> Result<Infallible, EtcdError> {
         let mut client = connect(&self.config).await?;
         let (entries, revision) = self.read(&client).await?;
-        let mut stream = self.watch(&mut client, revision + 1).await?;
+        let mut stream = self.watch(&mut client, revision).await?;
         for change in self.known.list(entries, revision) {
             self.tell(change).await?;
         }
@@ -149,7 +149,7 @@ impl Watcher {
         loop {
             let response = next(&mut stream).await?;
             for event in response.events() {
-                let Some(kv) = event.kv() else { continue };
+                let Some(kv) = event.kv().filter(|kv| kv.mod_revision() > revision) else { continue };
                 let change = match event.event_type() {
                     EventType::Put => put(kv),
                     EventType::Delete => Change::Delete { key: key(kv), mod_revision: kv.mod_revision() },
@@ -191,9 +191,12 @@ impl Watcher {
         }
     }
 
-    /// Watches from a revision on; etcd has confirmed it.
-    async fn watch(&self, client: &mut Client, from: i64) -> Result<WatchStream, EtcdError> {
-        let options = WatchOptions::new().with_start_revision(from).with_fragment();
+    /// Watches from the revision of a reading on; etcd has confirmed it. What was written at that
+    /// revision comes once more. Watching from the next one would save that, but while nothing is
+    /// written to etcd at all it answers no request for progress of a watch from the future (3.6.14,
+    /// `progressIfSync`), and its silence would be taken for death.
+    async fn watch(&self, client: &mut Client, revision: i64) -> Result<WatchStream, EtcdError> {
+        let options = WatchOptions::new().with_start_revision(revision).with_fragment();
         let (key, options) = match &self.range {
             Range::Key(key) => (key, options),
             Range::Prefix(prefix) => (prefix, options.with_prefix()),

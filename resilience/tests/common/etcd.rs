@@ -1,0 +1,188 @@
+//! A real etcd of a test's own, and a wire to it that can be cut.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions};
+use tempfile::TempDir;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+/// Where etcd is: `$FUSEBOX_ETCD_BIN`, else the cache that `cargo xtask cluster up` fills.
+fn program() -> PathBuf {
+    if let Some(program) = std::env::var_os("FUSEBOX_ETCD_BIN") {
+        return program.into();
+    }
+    let cache = std::env::var_os("FUSEBOX_CACHE").map(PathBuf::from).unwrap_or_else(|| {
+        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
+        base.unwrap_or_else(home).join("fusebox")
+    });
+    let program = cache.join("bin/etcd");
+    assert!(
+        program.exists(),
+        "these tests need a real etcd and {} does not exist: run `cargo xtask cluster up` once, or set \
+         FUSEBOX_ETCD_BIN to an etcd program",
+        program.display()
+    );
+    program
+}
+
+/// A running etcd; it ends with this value.
+pub struct Etcd {
+    folder: TempDir,
+    port: u16,
+    peer: u16,
+    arguments: Vec<String>,
+    scheme: &'static str,
+    child: Option<Child>,
+}
+
+async fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+impl Etcd {
+    /// An etcd that is not running yet.
+    pub async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (port, peer) = (free_port().await, free_port().await);
+        Self { folder, port, peer, arguments: Vec::new(), scheme: "http", child: None }
+    }
+
+    /// An etcd that answers.
+    pub async fn start() -> Self {
+        let mut etcd = Self::new().await;
+        etcd.run().await;
+        etcd
+    }
+
+    /// Serves TLS with this certificate and key.
+    pub fn tls(&mut self, certificate: &str, key: &str) {
+        for (name, pem) in [("cert-file", certificate), ("key-file", key)] {
+            let path = self.folder.path().join(name);
+            std::fs::write(&path, pem).unwrap();
+            self.arguments.push(format!("--{name}={}", path.display()));
+        }
+        self.scheme = "https";
+    }
+
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address())
+    }
+
+    /// Starts it on the data it has, and waits until it answers.
+    pub async fn run(&mut self) {
+        let (url, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer));
+        let child = Command::new(program())
+            .arg(format!("--data-dir={}", self.folder.path().join("data").display()))
+            .arg(format!("--listen-client-urls={url}"))
+            .arg(format!("--advertise-client-urls={url}"))
+            .arg(format!("--listen-peer-urls={peer}"))
+            .arg(format!("--initial-advertise-peer-urls={peer}"))
+            .arg(format!("--initial-cluster=default={peer}"))
+            .args(["--log-level=error", "--unsafe-no-fsync"])
+            .args(&self.arguments)
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        eventually("etcd listens", async || TcpStream::connect(self.address()).await.is_ok()).await;
+        if self.scheme == "http" {
+            eventually("etcd answers", async || {
+                let get = async { self.client().await.get("x", None).await };
+                matches!(timeout(Duration::from_secs(1), get).await, Ok(Ok(_)))
+            })
+            .await;
+        }
+    }
+
+    /// Ends it, by its pid; the data stays.
+    pub async fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().await.unwrap();
+        }
+    }
+
+    /// Deletes the data of an etcd that is not running.
+    pub fn wipe(&self) {
+        std::fs::remove_dir_all(self.folder.path().join("data")).unwrap();
+    }
+
+    /// Stops the process without closing anything: it is silent, and the kernel still accepts for it.
+    pub fn freeze(&self, frozen: bool) {
+        let pid = self.child.as_ref().unwrap().id().unwrap().to_string();
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        let status = std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub async fn client(&self) -> Client {
+        let options = ConnectOptions::new().with_timeout(Duration::from_secs(5));
+        Client::connect([self.url()], Some(options)).await.unwrap()
+    }
+}
+
+/// A wire to an etcd, which can be cut.
+pub struct Wire {
+    address: SocketAddr,
+    whole: watch::Sender<bool>,
+}
+
+impl Wire {
+    pub async fn to(etcd: &Etcd) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (whole, is_whole) = watch::channel(true);
+        let target = etcd.address();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut is_whole = is_whole.clone();
+                tokio::spawn(async move {
+                    if !*is_whole.borrow_and_update() {
+                        return;
+                    }
+                    let mut far = TcpStream::connect(target).await.unwrap();
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut near, &mut far) => {}
+                        _ = is_whole.changed() => {}
+                    }
+                });
+            }
+        });
+        Self { address, whole }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Breaks every connection and lets none through, or lets new ones through.
+    pub fn cut(&self, cut: bool) {
+        self.whole.send_replace(!cut);
+    }
+}
+
+/// Waits for what must happen, far longer than it ever takes.
+pub async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let waited = timeout(Duration::from_secs(60), async {
+        while !done().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "never: {what}");
+}

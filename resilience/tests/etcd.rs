@@ -1,0 +1,387 @@
+//! The feed, the report and the watch, against a real etcd that is killed, wiped, frozen and cut off.
+#![allow(missing_docs)]
+
+mod common;
+#[path = "common/etcd.rs"]
+mod server;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::{command, policy};
+use etcd_client::{Client, Compare, CompareOp, PermissionType, PutOptions, Txn, TxnOp, WatchOptions};
+use fusebox::etcd::{Change, Entry, EtcdConfig, Follow, Range, follow};
+use fusebox::{CommandError, Fusebox, Policy};
+use fusebox_policy::policy::CommandPolicy;
+use fusebox_policy::wire::{BreakerState, PolicyDocument, PolicyHash, Report};
+use server::{Etcd, Wire, eventually};
+use tokio::time::{Instant, sleep, timeout};
+
+const POLICY: &str = "/fusebox/v1/demo/policy/shop/user";
+const REPORT: &str = "/fusebox/v1/demo/reports/shop/user/uid-1";
+
+/// A process under this etcd.
+async fn process(url: &str, more: &[(&str, &str)]) -> Fusebox {
+    let variables = [
+        ("FUSEBOX_SERVICE", "shop/user"),
+        ("FUSEBOX_CLUSTER", "demo"),
+        ("FUSEBOX_ETCD", url),
+        ("POD_NAME", "user-1"),
+        ("POD_UID", "uid-1"),
+    ];
+    let get = |name: &str| {
+        let found = more.iter().chain(&variables).find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    Fusebox::from_variables(get).await.unwrap()
+}
+
+/// A policy whose command has this timeout, and its hash.
+fn timeout_of(millis: u64) -> (Policy, PolicyHash) {
+    let policy = policy(CommandPolicy { timeout_ms: Some(millis.try_into().unwrap()), ..command() });
+    let hash = PolicyHash::of(&policy);
+    (policy, hash)
+}
+
+async fn publish(client: &mut Client, millis: u64) -> PolicyHash {
+    let (policy, hash) = timeout_of(millis);
+    client.put(POLICY, PolicyDocument::new("uid", policy).to_json(), None).await.unwrap();
+    hash
+}
+
+async fn runs(fusebox: &Fusebox, hash: &PolicyHash) {
+    eventually("the policy is in force", async || fusebox.policy_hash().as_ref() == Some(hash)).await;
+}
+
+async fn reported(client: &Client) -> Option<Report> {
+    let answer = client.kv_client().get(REPORT, None).await.unwrap();
+    answer.kvs().first().map(|kv| serde_json::from_slice(kv.value()).unwrap())
+}
+
+async fn reports(client: &Client, what: &str, done: impl Fn(&Report) -> bool) -> Report {
+    let mut last = None;
+    eventually(what, async || {
+        last = reported(client).await;
+        last.as_ref().is_some_and(&done)
+    })
+    .await;
+    last.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_is_in_force_without_restart_and_keeps_the_breaker() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    let first = publish(&mut client, 50).await;
+    let fusebox = process(&etcd.url(), &[]).await;
+    fusebox.ready().await;
+    assert_eq!(fusebox.policy_hash(), Some(first.clone()));
+    let c = fusebox.command("c");
+    for _ in 0..4 {
+        let answer = c.call(|| std::future::pending::<std::io::Result<()>>()).await;
+        assert!(matches!(answer, Err(CommandError::Timeout(limit)) if limit == Duration::from_millis(50)));
+    }
+    fusebox.command("getuser");
+    let report = reports(&client, "the breaker is reported", |report| !report.breakers.is_empty()).await;
+    assert_eq!((report.instance.as_str(), report.hash), ("user-1", Some(first)));
+    assert_eq!((report.breakers[0].command.as_str(), report.breakers[0].state), ("c", BreakerState::Open));
+    assert_eq!(report.breakers[0].reason, "100 % errors of 4 calls");
+    let report =
+        reports(&client, "so is the unknown command", |report| !report.unknown_commands.is_empty()).await;
+    assert_eq!(report.unknown_commands, ["getuser"]);
+
+    let second = publish(&mut client, 60).await;
+    runs(&fusebox, &second).await;
+    let report =
+        reports(&client, "the new policy is reported", |report| report.hash == Some(second.clone())).await;
+    assert_eq!(report.breakers[0].command, "c", "and the breaker is what it was");
+    assert_eq!(common::metric(&fusebox, "breaker_transitions_total{command=\"c\",to=\"open\"}"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_etcd_it_starts_under_the_compiled_in_policy_and_takes_up_the_real_one_later() {
+    let mut etcd = Etcd::new().await;
+    let fusebox = process(&etcd.url(), &[]).await;
+    assert_eq!(fusebox.policy_hash(), None);
+    assert_eq!(fusebox.command("c").call(|| async { std::io::Result::Ok(1) }).await.unwrap(), 1);
+    assert!(timeout(Duration::from_millis(300), fusebox.ready()).await.is_err());
+    etcd.run().await;
+    let mut client = etcd.client().await;
+    let report = reports(&client, "the compiled-in policy is reported", |_| true).await;
+    assert_eq!((report.hash, report.unknown_commands), (None, Vec::new()), "nobody has named commands yet");
+    let hash = publish(&mut client, 50).await;
+    fusebox.ready().await;
+    assert_eq!(fusebox.policy_hash(), Some(hash));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invalid_document_is_refused_whole_and_reported_and_a_deleted_one_changes_nothing() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    let good = publish(&mut client, 50).await;
+    let fusebox = process(&etcd.url(), &[]).await;
+    runs(&fusebox, &good).await;
+    let (next, next_hash) = timeout_of(60);
+    let newer = PolicyDocument::new("uid", next).to_json().replace("\"schema\":1", "\"schema\":2");
+    client.put(POLICY, newer, None).await.unwrap();
+    let report = reports(&client, "the refusal is reported", |report| report.rejected.is_some()).await;
+    let rejected = report.rejected.unwrap();
+    assert_eq!((report.hash.as_ref(), rejected.hash), (Some(&good), Some(next_hash)));
+    assert_eq!(
+        rejected.reason,
+        "the document has schema 2, this library reads 1: upgrade the older of the two"
+    );
+    client.delete(POLICY, None).await.unwrap();
+    let next = publish(&mut client, 70).await;
+    let report =
+        reports(&client, "the next good one is taken", |report| report.hash == Some(next.clone())).await;
+    assert_eq!(report.rejected, None);
+    client.delete(POLICY, None).await.unwrap();
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(fusebox.policy_hash(), Some(next), "the last policy stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_report_of_a_process_comes_before_its_first_policy() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    let hash = publish(&mut client, 50).await;
+    let (_, stale) = timeout_of(49);
+    let old = format!(
+        r#"{{"instance":"user-1","boot":"old","library":"x","hash":"{stale}","appliedAt":"2026-01-01T00:00:00Z"}}"#
+    );
+    client.put(REPORT, old, None).await.unwrap();
+    let fusebox = process(&etcd.url(), &[]).await;
+    reports(&client, "the policy is reported", |report| report.hash == Some(hash.clone())).await;
+    let mut history = client.watch(REPORT, Some(WatchOptions::new().with_start_revision(1))).await.unwrap();
+    let mut seen: Vec<Report> = Vec::new();
+    while seen.last().is_none_or(|report| report.hash.as_ref() != Some(&hash)) {
+        let events = history.message().await.unwrap().unwrap();
+        seen.extend(
+            events.events().iter().map(|event| serde_json::from_slice(event.kv().unwrap().value()).unwrap()),
+        );
+    }
+    let hashes: Vec<_> = seen.iter().map(|report| report.hash.clone()).collect();
+    assert_eq!(hashes, [Some(stale), None, Some(hash)]);
+    assert!(seen[1].boot == seen[2].boot && seen[1].boot != "old");
+    fusebox.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_are_written_on_change_only_and_at_most_once_a_second() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    let first = publish(&mut client, 50).await;
+    let fusebox = process(&etcd.url(), &[]).await;
+    reports(&client, "reported", |report| report.hash == Some(first.clone())).await;
+    let writes = || common::metric(&fusebox, "reports_written_total");
+    let (before, started) = (writes(), Instant::now());
+    let mut last = first;
+    for millis in 100..140 {
+        last = publish(&mut client, millis).await;
+        sleep(Duration::from_millis(50)).await;
+    }
+    reports(&client, "the last one is reported", |report| report.hash == Some(last.clone())).await;
+    let (after, passed) = (writes(), (Instant::now() - started).as_secs());
+    assert!(after - before <= passed + 2, "{} writes in {passed} s", after - before);
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(writes(), after, "no change, no write");
+    assert_eq!(common::metric(&fusebox, "report_leases_total"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_lease_is_taken_anew_and_the_report_is_back() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    let hash = publish(&mut client, 50).await;
+    let _fusebox = process(&etcd.url(), &[]).await;
+    let before = reports(&client, "reported", |report| report.hash == Some(hash.clone())).await;
+    let lease = client.get(REPORT, None).await.unwrap().kvs()[0].lease();
+    client.lease_revoke(lease).await.unwrap();
+    assert_eq!(reported(&client).await, None);
+    let after = reports(&client, "reported again", |report| report.hash == Some(hash.clone())).await;
+    assert_eq!(after, before);
+    assert_ne!(client.get(REPORT, None).await.unwrap().kvs()[0].lease(), lease);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn goodbye_takes_the_report_back_at_once() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    let hash = publish(&mut client, 50).await;
+    let fusebox = process(&etcd.url(), &[]).await;
+    reports(&client, "reported", |report| report.hash == Some(hash.clone())).await;
+    fusebox.shutdown().await;
+    assert_eq!(reported(&client).await, None);
+    assert_eq!(fusebox.policy_hash(), Some(hash), "and the policy stays in force");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_etcd_and_a_wiped_one_are_taken_up_again() {
+    let mut etcd = Etcd::start().await;
+    let first = publish(&mut etcd.client().await, 50).await;
+    let fusebox = process(&etcd.url(), &[]).await;
+    runs(&fusebox, &first).await;
+    etcd.kill().await;
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(fusebox.policy_hash(), Some(first), "etcd is down, the policy is in force");
+    etcd.run().await;
+    let second = publish(&mut etcd.client().await, 60).await;
+    runs(&fusebox, &second).await;
+
+    etcd.kill().await;
+    etcd.wipe();
+    etcd.run().await;
+    let client = etcd.client().await;
+    reports(&client, "reported to the empty etcd", |report| report.hash == Some(second.clone())).await;
+    let third = publish(&mut etcd.client().await, 70).await;
+    runs(&fusebox, &third).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silently_dead_etcd_is_noticed_and_a_living_one_again() {
+    let etcd = Etcd::start().await;
+    let first = publish(&mut etcd.client().await, 50).await;
+    let fusebox = process(&etcd.url(), &[]).await;
+    runs(&fusebox, &first).await;
+    let connected = || common::metric(&fusebox, "feed_connected") == 1;
+    eventually("connected", async || connected()).await;
+    etcd.freeze(true);
+    let frozen = Instant::now();
+    eventually("silence is noticed", async || !connected()).await;
+    println!("noticed after {:?}", Instant::now() - frozen);
+    etcd.freeze(false);
+    let second = publish(&mut etcd.client().await, 60).await;
+    runs(&fusebox, &second).await;
+    eventually("connected", async || connected()).await;
+}
+
+/// As a service's role allows: read its namespace's policies, write its reports, nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_with_the_least_role_over_tls_is_enough() {
+    let mut etcd = Etcd::new().await;
+    let ca = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    etcd.tls(&ca.cert.pem(), &ca.signing_key.serialize_pem());
+    etcd.run().await;
+    let file = |name: &str, text: &str| {
+        let path = etcd.folder().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (ca_file, password, root) =
+        (file("ca", &ca.cert.pem()), file("password", "secret\n"), file("root", "root"));
+    let admin = EtcdConfig::new([etcd.url()]).ca(&ca_file);
+    let mut client = fusebox::etcd::connect(&admin).await.unwrap();
+    let hash = publish(&mut client, 50).await;
+    for (user, password) in [("root", "root"), ("svc", "secret")] {
+        client.user_add(user, password, None).await.unwrap();
+        client.role_add(user).await.unwrap();
+        client.user_grant_role(user, user).await.unwrap();
+    }
+    for (kind, key) in [
+        (PermissionType::Read, "/fusebox/v1/demo/policy/shop/"),
+        (PermissionType::Readwrite, "/fusebox/v1/demo/reports/shop/"),
+    ] {
+        let permission = etcd_client::Permission::new(kind, key).with_prefix();
+        client.role_grant_permission("svc", permission).await.unwrap();
+    }
+    client.auth_enable().await.unwrap();
+    let variables = [
+        ("FUSEBOX_ETCD_USER", "svc"),
+        ("FUSEBOX_ETCD_PASSWORD_FILE", password.as_str()),
+        ("FUSEBOX_ETCD_CA_FILE", ca_file.as_str()),
+    ];
+    let fusebox = process(&etcd.url(), &variables).await;
+    runs(&fusebox, &hash).await;
+    let client = fusebox::etcd::connect(&admin.user("root", root)).await.unwrap();
+    reports(&client, "reported", |report| report.hash == Some(hash.clone())).await;
+    fusebox.shutdown().await;
+    assert_eq!(reported(&client).await, None, "it may end its lease too");
+}
+
+fn entry(value: &str, mod_revision: i64) -> Entry {
+    Entry { value: value.into(), mod_revision }
+}
+
+async fn next(follow: &mut Follow) -> Change {
+    timeout(Duration::from_secs(60), follow.next()).await.expect("no change").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn follow_tells_the_range_and_then_each_change() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    client.put("/a/1", "x", None).await.unwrap();
+    client.put("/b", "not of the range", None).await.unwrap();
+    let mut follow = follow(EtcdConfig::new([etcd.url()]), Range::Prefix("/a/".into()));
+    assert_eq!(next(&mut follow).await, Change::Snapshot(BTreeMap::from([("/a/1".into(), entry("x", 2))])));
+    client.put("/a0", "after the range", None).await.unwrap();
+    let both = [TxnOp::put("/a/2", "y", None), TxnOp::delete("/a/1", None)];
+    let when = [Compare::version("/a/2", CompareOp::Equal, 0)];
+    client.txn(Txn::new().when(when).and_then(both)).await.unwrap();
+    assert_eq!(next(&mut follow).await, Change::Put { key: "/a/2".into(), entry: entry("y", 5) });
+    assert_eq!(next(&mut follow).await, Change::Delete { key: "/a/1".into(), mod_revision: 5 });
+}
+
+/// R12, R13: what is compacted while the watch is away is read, compared and told; nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changed_and_was_compacted_during_a_cut_is_told_as_the_difference() {
+    let etcd = Etcd::start().await;
+    let wire = Wire::to(&etcd).await;
+    let mut client = etcd.client().await;
+    for key in ["/a/1", "/a/2", "/a/3"] {
+        client.put(key, "x", None).await.unwrap();
+    }
+    let mut follow = follow(EtcdConfig::new([wire.url()]), Range::Prefix("/a/".into()));
+    assert!(matches!(next(&mut follow).await, Change::Snapshot(entries) if entries.len() == 3));
+    for round in 0..3 {
+        let mut connected = follow.connected();
+        connected.wait_for(|connected| *connected).await.unwrap();
+        wire.cut(true);
+        connected.wait_for(|connected| !*connected).await.unwrap();
+        client.put("/a/1", format!("old {round}"), None).await.unwrap();
+        client.put("/a/1", format!("new {round}"), None).await.unwrap();
+        client.delete(format!("/a/{}", 2 + round), None).await.unwrap();
+        let added = client.put(format!("/a/{}", 4 + round), "x", None).await.unwrap();
+        let revision = added.header().unwrap().revision();
+        client.compact(revision, None).await.unwrap();
+        wire.cut(false);
+        let deleted = format!("/a/{}", 2 + round);
+        assert_eq!(next(&mut follow).await, Change::Delete { key: deleted, mod_revision: revision });
+        let put = Change::Put { key: "/a/1".into(), entry: entry(&format!("new {round}"), revision - 2) };
+        assert_eq!(next(&mut follow).await, put);
+        let put = Change::Put { key: format!("/a/{}", 4 + round), entry: entry("x", revision) };
+        assert_eq!(next(&mut follow).await, put);
+    }
+    client.put("/a/9", "live", None).await.unwrap();
+    assert!(matches!(next(&mut follow).await, Change::Put { key, .. } if key == "/a/9"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn follow_reads_ranges_larger_than_a_page_and_sees_leases_end() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    for page in 0..11 {
+        let puts: Vec<_> = (0..120)
+            .map(|n| TxnOp::put(format!("/a/{:04}", page * 120 + n), "x".repeat(4096), None))
+            .collect();
+        client.txn(Txn::new().and_then(puts)).await.unwrap();
+    }
+    let mut follow = follow(EtcdConfig::new([etcd.url()]), Range::Prefix("/a/".into()));
+    assert!(matches!(next(&mut follow).await, Change::Snapshot(entries) if entries.len() == 1320));
+    let lease = client.lease_grant(60, None).await.unwrap().id();
+    client.put("/a/leased", "x", Some(PutOptions::new().with_lease(lease))).await.unwrap();
+    assert!(matches!(next(&mut follow).await, Change::Put { key, .. } if key == "/a/leased"));
+    client.lease_revoke(lease).await.unwrap();
+    assert!(matches!(next(&mut follow).await, Change::Delete { key, .. } if key == "/a/leased"));
+    drop(follow);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_watch_stays() {
+    let etcd = Etcd::start().await;
+    let follow = follow(EtcdConfig::new([etcd.url()]), Range::Prefix("/a/".into()));
+    let mut connected = follow.connected();
+    connected.wait_for(|connected| *connected).await.unwrap();
+    assert!(timeout(Duration::from_secs(13), connected.changed()).await.is_err(), "asked, and answered");
+}
