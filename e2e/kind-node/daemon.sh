@@ -66,6 +66,9 @@ drop_rules() { # ours; and Docker's chains, unless they were there before
     done
   done
 }
+others() { # state folders of clusters that are not this one: there is one bridge and one set of ports
+  ps -eo args | sed -n 's#^dockerd --data-root \(.*\)/data --exec-root .* --cgroup-parent /fusebox-.*#\1#p' | grep -vxF "$state" || true
+}
 end_pids() { # GRACE: SIGTERM for GRACE rounds of 0.2 s, then SIGKILL
   local round left signal=TERM
   for round in $(seq 60); do
@@ -80,17 +83,27 @@ sweep() { # whatever a daemon or cluster left; GRACE as above
   end_pids "$1"
   local x
   for x in $(mounts); do umount -l "$x" 2>/dev/null || true; done
+  if [[ -n $(others) ]]; then
+    say "the bridge and its rules stay: they are another cluster's"
+  else
+    bridge_and_rules
+  fi
+  for x in $(cgroups); do find "$x" -depth -type d -exec rmdir {} + 2>/dev/null || true; done
+  rm -rf "$state"/{exec,docker.sock,docker.pid,kubeconfig,kubeconfig.lock,docker-config}
+}
+bridge_and_rules() {
+  local x
   if has_bridge; then
     for x in $(ip -o link show master "$bridge" | awk -F'[ :@]+' '{print $2}'); do ip link del "$x" 2>/dev/null || true; done
     ip link del "$bridge" 2>/dev/null || true
   fi
   drop_rules
-  for x in $(cgroups); do find "$x" -depth -type d -exec rmdir {} + 2>/dev/null || true; done
-  rm -rf "$state"/{exec,docker.sock,docker.pid,kubeconfig,kubeconfig.lock,docker-config}
 }
 
 start() {
   alive && { network; return 0; }
+  local other; other=$(others)
+  [[ -z $other ]] || { say "another cluster is up, with its state in $other: take it down first (FUSEBOX_STATE=$other)"; return 1; }
   if [[ -n $(pids)$(mounts) ]] || has_bridge; then say "sweeping what an earlier run left"; sweep 0; fi
   remember
   mkdir -p "$state/data" "$state/exec" "$state/docker-config" "$state/lib"
@@ -129,15 +142,18 @@ stop() {
     kill "$pid"; for round in $(seq 75); do kill -0 "$pid" 2>/dev/null || break; sleep 0.2; done
   fi
   sweep 30
-  restore
+  if [[ -z $(others) ]]; then restore; fi
+  rm -rf "$before"
 }
 check() {
   local rc=0 x
   x=$(pids); [[ -z $x ]] || { echo "processes: $x"; rc=1; }
   x=$(mounts); [[ -z $x ]] || { echo "mounts: $x"; rc=1; }
-  ! has_bridge || { echo "bridge: $bridge"; rc=1; }
-  x="$bridge|$net\\."; pgrep -x dockerd >/dev/null || x+="|DOCKER"
-  x=$(iptables-save 2>/dev/null | grep -E "$x" || true); [[ -z $x ]] || { echo "rules: $x"; rc=1; }
+  if [[ -z $(others) ]]; then
+    ! has_bridge || { echo "bridge: $bridge"; rc=1; }
+    x="$bridge|$net\\."; pgrep -x dockerd >/dev/null || x+="|DOCKER"
+    x=$(iptables-save 2>/dev/null | grep -E "$x" || true); [[ -z $x ]] || { echo "rules: $x"; rc=1; }
+  fi
   x=$(cgroups); [[ -z $x ]] || { echo "cgroups: $x"; rc=1; }
   return $rc
 }

@@ -73,3 +73,16 @@ pub(crate) fn delete(places: &Places, vars: &[(String, String)]) -> Result<()> {
     let kind = Exec::new("kind").args(["delete", "cluster", "--name", NAME]).envs(vars).deadline(120);
     kind.logged(&places.logs().join("kind-delete.log"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_has_a_line_for_each_worker_and_port() {
+        let text = config(2).unwrap();
+        assert_eq!(text.matches("- role: worker\n").count(), 2);
+        assert_eq!(text.matches("listenAddress: 127.0.0.1}").count(), ports::ALL.len());
+        assert!(text.contains("{containerPort: 30500, hostPort: 18500,"));
+    }
+}

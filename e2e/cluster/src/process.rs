@@ -201,3 +201,32 @@ fn tail(text: &str) -> String {
     let from = lines.len().saturating_sub(12);
     lines[from..].iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_tells_the_command_and_what_it_said() {
+        let error = Exec::new("sh").args(["-c", "echo reason >&2; exit 3"]).output().unwrap_err().to_string();
+        assert!(error.starts_with("sh -c echo reason"), "{error}");
+        assert!(error.contains("exit status: 3\n    reason"), "{error}");
+    }
+
+    #[test]
+    fn a_deadline_ends_the_program() {
+        let begin = Instant::now();
+        let error = Exec::new("sleep").arg("60").deadline(0).output().unwrap_err().to_string();
+        assert_eq!(error, "sleep 60 did not end within 0 s");
+        assert!(begin.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_logged_failure_names_the_program_itself_and_its_log() {
+        let log = std::env::temp_dir().join(format!("fusebox-process-test-{}.log", std::process::id()));
+        let error = Exec::new("sh").args(["-c", "echo why; exit 1"]).logged(&log).unwrap_err().to_string();
+        fs::remove_file(&log).unwrap();
+        assert!(error.starts_with("sh -c echo why"), "{error}");
+        assert!(error.contains("    why\n") && error.contains(&log.display().to_string()), "{error}");
+    }
+}

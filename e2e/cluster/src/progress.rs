@@ -1,5 +1,6 @@
 //! Progress lines for a person who waits: `[ 12.3s] what is done now`.
 
+use std::io::{Write as _, stderr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -21,7 +22,8 @@ impl Progress {
 
     /// One line with the time since the start.
     pub fn say(&self, text: impl AsRef<str>) {
-        eprintln!("[{:6.1}s] {}", self.start.elapsed().as_secs_f64(), text.as_ref());
+        // A reader that went away is no reason to stop half-way.
+        let _ = writeln!(stderr(), "[{:6.1}s] {}", self.start.elapsed().as_secs_f64(), text.as_ref());
     }
 
     /// Run a step: a line at its begin, one with its time at its end, its name in its error.

@@ -93,7 +93,9 @@ fn stock(progress: Progress) -> Result<(), String> {
         })
         .map(|_| ())
         .map_err(|error| {
-            format!("Docker cannot get the node image: {}", error.root_cause().to_string().trim())
+            let said = error.root_cause().to_string();
+            let reason = said.lines().last().unwrap_or_default().trim();
+            format!("Docker cannot get the node image ({reason})")
         })
 }
 

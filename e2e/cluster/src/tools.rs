@@ -244,3 +244,41 @@ fn fnv(parts: &[&[u8]]) -> u32 {
     });
     u32::try_from((hash >> 32) ^ (hash & 0xffff_ffff)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The module of each tool is one that its `go.mod` requires, in both forms of a `require`.
+    #[test]
+    fn every_tool_has_a_pinned_version() -> Result<()> {
+        let places = Places::find()?;
+        for tool in [KUBERNETES, KUBECTL, KIND, ETCD, ETCDCTL, COREDNS, HELM, CONSUL, TRAEFIK_CRDS] {
+            assert!(tool.version(&places)?.starts_with('v'), "{}", tool.name);
+        }
+        Ok(())
+    }
+
+    /// A `replace` that lags behind its `require` would build one Kubernetes out of two.
+    #[test]
+    fn staging_modules_have_kubernetes_own_version() -> Result<()> {
+        let places = Places::find()?;
+        let staging = KUBERNETES.version(&places)?.replacen("v1.", "v0.", 1);
+        let text = KUBERNETES.go_mod(&places)?;
+        let replaces: Vec<_> =
+            text.lines().filter(|line| line.starts_with("\tk8s.io/") && line.contains("=>")).collect();
+        assert_eq!(replaces.len(), 31);
+        for line in replaces {
+            assert!(line.ends_with(&staging), "{line}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_kubernetes_program_is_stamped_with_its_version() {
+        let stamp = KUBERNETES.stamp("v1.34.4");
+        assert!(stamp.contains("-X k8s.io/component-base/version.gitVersion=v1.34.4"));
+        assert!(stamp.contains("-X k8s.io/client-go/pkg/version.gitMinor=34"));
+        assert_eq!(HELM.stamp("v4.3.1"), "-s -w");
+    }
+}
