@@ -86,6 +86,11 @@ impl<S: EpochStore + ?Sized> Fenced<S> {
         Self { store, what, me: me.to_owned(), held: Mutex::default(), signals }
     }
 
+    /// Where the whole process hears of it.
+    pub fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
     /// Where the epoch key stands; acquired if it is not held yet.
     pub async fn fence(&self) -> Result<Fence, FenceError> {
         let mut held = self.held.lock().await;

@@ -1,11 +1,26 @@
-//! The controller: one ResilientService into Consul, Traefik and etcd, and its status back.
+//! The controller: one `ResilientService` into Consul, Traefik and etcd, and its status back.
+
+mod admin;
+mod app;
 mod backoff;
 mod claims;
+mod config;
+mod consul;
 mod epoch;
+mod etcd;
+mod gate;
+mod kubernetes;
 mod metrics;
 mod model;
 mod ports;
+mod readiness;
 mod reconcile;
 #[cfg(test)]
 mod world;
-fn main() {}
+
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    app::run(config::Config::parse()).await
+}

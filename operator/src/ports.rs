@@ -217,8 +217,8 @@ pub trait RouteStore: Send + Sync {
     /// Creates or changes one.
     fn apply<'a>(&'a self, owner: &'a Owner, route: &'a Route) -> Answer<'a, Result<(), RouteError>>;
 
-    /// Removes one.
-    fn delete<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Result<(), RouteError>>;
+    /// Removes one, if it still belongs to `owner`.
+    fn delete<'a>(&'a self, owner: &'a Owner, name: &'a str) -> Answer<'a, Result<(), RouteError>>;
 }
 
 /// Something that a person should see in `kubectl describe`.

@@ -4,7 +4,7 @@
 
 use crate::epoch::{FenceError, Fenced};
 use crate::metrics::{Backend, EffectKind, EffectResult};
-use crate::ports::{CatalogOp, ConsulCatalog, TxnError, Unavailable};
+use crate::ports::{Answer, CatalogOp, ConsulCatalog, EpochStore, Fence, TxnError, Unavailable};
 use fusebox_policy::wire::Claim;
 
 use super::Context;
@@ -89,8 +89,7 @@ async fn carry_out(context: &Context, seen: &Snapshot, effect: Effect) -> Result
         Effect::Store(ops) => {
             let claim = Claim { cluster: context.settings.cluster.clone(), uid: seen.uid.clone() };
             let fenced = &context.etcd;
-            let result =
-                fence_and(fenced, async |fence| fenced.store.transact(fence, &claim, &ops).await).await;
+            let result = fence_and(fenced, |fence| fenced.store.transact(fence, &claim, &ops)).await;
             result.map(|()| Vec::new()).map_err(|error| match error {
                 TxnError::Refused(refused) => {
                     let why: Vec<String> = refused.into_iter().map(|(_, why)| why).collect();
@@ -104,7 +103,7 @@ async fn carry_out(context: &Context, seen: &Snapshot, effect: Effect) -> Result
             done.map(|()| Vec::new()).map_err(|error| route_obstacle(&error))
         }
         Effect::DeleteRoute(name) => {
-            let done = context.routes.delete(&seen.ident.namespace, &name).await;
+            let done = context.routes.delete(&seen.owner(), &name).await;
             done.map(|()| Vec::new()).map_err(|error| route_obstacle(&error))
         }
     }
@@ -118,7 +117,7 @@ async fn catalog(
 ) -> Result<Vec<Obstacle>, Obstacle> {
     let mut refused_so_far = Vec::new();
     while !ops.is_empty() {
-        match fence_and(fenced, async |fence| fenced.store.transact(fence, node, &ops).await).await {
+        match fence_and(fenced, |fence| fenced.store.transact(fence, node, &ops)).await {
             Ok(()) => break,
             Err(TxnError::Refused(refused)) if refused.iter().any(|(at, _)| *at < ops.len()) => {
                 for (_, why) in &refused {
@@ -140,9 +139,9 @@ async fn catalog(
 }
 
 /// Runs a transaction at the current fence, again where the fence moved and still is ours.
-async fn fence_and<S: crate::ports::EpochStore + ?Sized>(
+async fn fence_and<'a, S: EpochStore + ?Sized>(
     fenced: &Fenced<S>,
-    transact: impl AsyncFn(crate::ports::Fence) -> Result<(), TxnError>,
+    transact: impl Fn(Fence) -> Answer<'a, Result<(), TxnError>>,
 ) -> Result<(), TxnError> {
     let unavailable = |error: FenceError| TxnError::Unavailable(Unavailable(error.to_string()));
     let mut fence = fenced.fence().await.map_err(unavailable)?;

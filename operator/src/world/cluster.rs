@@ -159,10 +159,10 @@ impl RouteStore for RouteWorld {
         })
     }
 
-    fn delete<'a>(&'a self, namespace: &'a str, name: &'a str) -> Answer<'a, Result<(), RouteError>> {
+    fn delete<'a>(&'a self, owner: &'a Owner, name: &'a str) -> Answer<'a, Result<(), RouteError>> {
         Box::pin(async move {
             self.faults.write(|| {
-                self.objects.try_lock().unwrap().remove(&Ident::new(namespace, name));
+                self.objects.try_lock().unwrap().remove(&Ident::new(&owner.ident.namespace, name));
                 Ok(())
             })
         })

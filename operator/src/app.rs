@@ -1,0 +1,248 @@
+//! Wires everything together, and ends it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use fusebox_policy::keys::Keys;
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use kube::Client;
+use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::reflector::ObjectRef;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use crate::admin;
+use crate::config::{Config, LogFormat};
+use crate::consul::{Consul, Http};
+use crate::epoch::{Fenced, Signals};
+use crate::etcd::{Changed, Etcd, Reports};
+use crate::kubernetes::traefik::Traefik;
+use crate::kubernetes::watch::{Wake, start, wake_all};
+use crate::kubernetes::{Cluster, Guarded, Stores};
+use crate::metrics::{Metrics, Outcome};
+use crate::ports::{ConsulCatalog, EpochStore, PolicyStore};
+use crate::readiness::Readiness;
+use crate::reconcile::memory::Memory;
+use crate::reconcile::{Context, Next, reconcile};
+
+/// How many resources are reconciled at once.
+const CONCURRENCY: u16 = 32;
+/// How long a start waits for a backend that does not answer, before it goes on without.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long effects in flight may take to finish at the end.
+const GRACE: Duration = Duration::from_millis(4500);
+/// How often a backend that was not there at the start is asked again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+const KINDS: &str = "the first list of ResilientService, Service and EndpointSlice";
+const FENCES: &str = "the epoch in Consul and etcd, as far as they answer";
+
+/// Runs until SIGTERM, or until another operator takes over.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    init_logs(&config)?;
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider is there already");
+    }
+    let stop = stop_signal()?;
+    let settings = config.settings()?;
+    let metrics = Arc::new(Metrics::default());
+    let readiness = Arc::new(Readiness::waiting_for([KINDS, FENCES]));
+    let client = Client::try_default().await.context("finding the Kubernetes cluster")?;
+    admin::start(config.listen, readiness.clone(), metrics.clone()).await?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        cluster = config.cluster,
+        consul = config.consul,
+        etcd = config.etcd.join(","),
+        "the Fusebox operator starts"
+    );
+
+    let signals = Arc::new(Signals::default());
+    let me = format!("{}/{}", config.name, uuid::Uuid::new_v4());
+    let (wake, woken) = mpsc::unbounded_channel();
+    let stores = start(&client, &wake);
+    let reports = Reports::default();
+    let consul: Arc<dyn ConsulCatalog> = Arc::new(Consul::new(Http::new(&config.consul())?, &config.cluster));
+    let etcd: Arc<dyn PolicyStore> = Arc::new(Etcd::new(config.etcd(), &config.cluster, reports.clone()));
+    let context = Arc::new(Context {
+        settings,
+        cluster: Arc::new(Cluster::new(client.clone(), stores.clone(), &config.name)),
+        consul: Fenced::new(consul, "Consul", &me, signals.clone()),
+        etcd: Fenced::new(etcd, "etcd", &me, signals.clone()),
+        routes: Arc::new(Traefik::new(client)),
+        metrics,
+        memory: Memory::default(),
+    });
+    tokio::spawn(wake_on_reports(
+        config.etcd(),
+        Keys::new(&config.cluster),
+        reports.clone(),
+        wake.clone(),
+        stores.clone(),
+    ));
+    tokio::spawn(wake_on_resync(signals.clone(), wake, stores.clone()));
+    tokio::select! {
+        ended = work(context, stores, readiness, reports, woken, stop.clone()) => ended,
+        why = deposed(&signals) => bail!("{why}; this process ends and writes nothing more"),
+    }
+}
+
+/// Waits for the caches, takes the epochs, reconciles until `stop`.
+async fn work(
+    context: Arc<Context>,
+    stores: Stores,
+    readiness: Arc<Readiness>,
+    reports: Reports,
+    woken: mpsc::UnboundedReceiver<ObjectRef<Guarded>>,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let mut stopping = stop.clone();
+    let ready = async {
+        // Nothing is decided on half a picture: a missing Service must be missing, not just not seen yet.
+        stores.resources.wait_until_ready().await?;
+        stores.services.wait_until_ready().await?;
+        stores.slices.wait_until_ready().await?;
+        readiness.reached(KINDS);
+        let _ = tokio::join!(
+            take_epoch(context.clone(), |context| &context.consul),
+            take_epoch(context.clone(), |context| &context.etcd),
+            timeout(PATIENCE, reports.first()),
+        );
+        readiness.reached(FENCES);
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        ready = ready => ready.context("a watch ended")?,
+        _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+    }
+    tracing::info!("ready");
+    let mut until = stop.clone();
+    let controller = Controller::for_stream(stream::pending(), stores.resources)
+        .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(UnboundedReceiverStream::new(woken))
+        .graceful_shutdown_on(async move {
+            let _ = until.wait_for(|stop| *stop).await;
+        })
+        .run(pass, |_, never: &Infallible, _| match *never {}, context)
+        .for_each(async |_| {});
+    let mut stopping = stop;
+    tokio::select! {
+        () = controller => {}
+        () = async {
+            let _ = stopping.wait_for(|stop| *stop).await;
+            tokio::time::sleep(GRACE).await;
+        } => tracing::warn!("effects in flight did not finish in time"),
+    }
+    tracing::info!("ended; what is registered, routed and published stays");
+    Ok(())
+}
+
+async fn pass(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Infallible> {
+    let start = Instant::now();
+    let took = || Instant::now().duration_since(start);
+    let resource = match &resource.0 {
+        Ok(resource) => Arc::new(resource.clone()),
+        Err(unreadable) => {
+            let (namespace, name) = (&unreadable.metadata.namespace, &unreadable.metadata.name);
+            tracing::warn!(
+                ?namespace,
+                ?name,
+                error = unreadable.error,
+                "a resource that cannot be decoded is left alone"
+            );
+            context.metrics.reconciled(Outcome::unreadable, took());
+            return Ok(Action::await_change());
+        }
+    };
+    let done = reconcile(&context, &resource, Timestamp::now()).await;
+    context.metrics.reconciled(done.outcome, took());
+    Ok(match done.next {
+        Next::After(wait) => Action::requeue(wait),
+        Next::OnChange => Action::await_change(),
+    })
+}
+
+/// Takes the epoch of a store; if it does not answer in time, goes on trying behind the scenes.
+async fn take_epoch<S: EpochStore + ?Sized + 'static>(
+    context: Arc<Context>,
+    of: impl Fn(&Context) -> &Fenced<S> + Send + Sync + 'static,
+) {
+    match timeout(PATIENCE, of(&context).fence()).await {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "a backend does not answer yet; the rest goes on without it")
+        }
+        Err(_) => tracing::warn!("a backend does not answer yet; the rest goes on without it"),
+    }
+    tokio::spawn(async move {
+        while of(&context).fence().await.is_err() {
+            tokio::time::sleep(AGAIN).await;
+        }
+        of(&context).signals().resync.notify_one();
+    });
+}
+
+async fn wake_on_reports(
+    etcd: fusebox::etcd::EtcdConfig,
+    keys: Keys,
+    reports: Reports,
+    wake: Wake,
+    stores: Stores,
+) {
+    let (changed, mut changes) = mpsc::unbounded_channel();
+    tokio::spawn(reports.follow(etcd, keys, changed));
+    while let Some(change) = changes.recv().await {
+        match change {
+            Changed::One(of) => {
+                let _ = wake.send(ObjectRef::new(&of.name).within(&of.namespace));
+            }
+            Changed::All => wake_all(&wake, &stores.resources),
+        }
+    }
+}
+
+async fn wake_on_resync(signals: Arc<Signals>, wake: Wake, stores: Stores) {
+    loop {
+        signals.resync.notified().await;
+        tracing::info!("everything is looked at again");
+        wake_all(&wake, &stores.resources);
+    }
+}
+
+async fn deposed(signals: &Signals) -> String {
+    let mut deposed = signals.deposed.subscribe();
+    // The sender lives as long as the signals.
+    let why = deposed.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+    why.unwrap_or_default()
+}
+
+/// True once the process was asked to end. A second signal ends it on the spot.
+fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
+    let (stop, stopping) = watch::channel(false);
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            if stop.send_replace(true) {
+                std::process::exit(130);
+            }
+            tracing::info!("asked to end: effects in flight finish, nothing is deregistered");
+        }
+    });
+    Ok(stopping)
+}
+
+fn init_logs(config: &Config) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log).context("--log")?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Human => logs.with_target(false).init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! What a person can set: each option as a flag and as a variable of the environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use fusebox::etcd::EtcdConfig;
+
+use crate::consul::ConsulConfig;
+use crate::reconcile::Settings;
+use crate::reconcile::validate::AllowedPrefixes;
+
+/// The Fusebox operator: makes every `ResilientService` of a Kubernetes cluster so in Consul, Traefik and
+/// etcd, and tells in its status what is in force.
+///
+/// It finds the cluster as kubectl does: in a pod by its service account, else by KUBECONFIG.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "fusebox-operator", version, max_term_width = 100)]
+pub struct Config {
+    /// This cluster's name in Consul and etcd: unique among all clusters that share them
+    #[arg(long, env = "FUSEBOX_CLUSTER", value_parser = cluster_name)]
+    pub cluster: String,
+
+    /// Consul's HTTP address
+    #[arg(long, env = "CONSUL_HTTP_ADDR", default_value = "http://127.0.0.1:8500", value_name = "URL")]
+    pub consul: String,
+    /// A file with Consul's ACL token, read anew for each request
+    #[arg(long, env = "CONSUL_HTTP_TOKEN_FILE", value_name = "FILE")]
+    pub consul_token_file: Option<PathBuf>,
+    /// Certificate authorities that Consul is verified by, as PEM, instead of the system's
+    #[arg(long, env = "CONSUL_CACERT", value_name = "FILE")]
+    pub consul_ca_file: Option<PathBuf>,
+
+    /// etcd's endpoints, separated by commas
+    #[arg(
+        long,
+        env = "FUSEBOX_ETCD",
+        default_value = "http://127.0.0.1:2379",
+        value_delimiter = ',',
+        value_name = "URLS"
+    )]
+    pub etcd: Vec<String>,
+    /// etcd's user
+    #[arg(long, env = "FUSEBOX_ETCD_USER", requires = "etcd_password_file", value_name = "NAME")]
+    pub etcd_user: Option<String>,
+    /// A file with the user's password, read anew at each connect
+    #[arg(long, env = "FUSEBOX_ETCD_PASSWORD_FILE", requires = "etcd_user", value_name = "FILE")]
+    pub etcd_password_file: Option<PathBuf>,
+    /// Certificate authorities that etcd is verified by, as PEM, instead of the system's
+    #[arg(long, env = "FUSEBOX_ETCD_CA_FILE", value_name = "FILE")]
+    pub etcd_ca_file: Option<PathBuf>,
+    /// A JSON file that says which raw etcd keys each namespace may write: {"shop": ["service."]}.
+    /// Without it no namespace may write any
+    #[arg(long, env = "FUSEBOX_ALLOWED_KEY_PREFIXES_FILE", value_name = "FILE")]
+    pub allowed_key_prefixes_file: Option<PathBuf>,
+
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, env = "FUSEBOX_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// This process's name in epochs and Events; in a pod, the pod's
+    #[arg(long, env = "POD_NAME", default_value = "fusebox-operator", value_name = "NAME")]
+    pub name: String,
+    /// What is logged: error, warn, info, debug, or by module, like fusebox_operator=debug
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+    /// How it is logged
+    #[arg(long, env = "FUSEBOX_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
+    pub log_format: LogFormat,
+}
+
+/// How it is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Human,
+    /// For machines: one JSON object a line
+    Json,
+}
+
+fn cluster_name(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let ends = |c: char| c == '-';
+    if text.is_empty()
+        || text.len() > 40
+        || !text.chars().all(good)
+        || text.starts_with(ends)
+        || text.ends_with(ends)
+    {
+        return Err(
+            "1 to 40 lower-case letters, digits and hyphens, a hyphen neither first nor last".to_owned()
+        );
+    }
+    Ok(text.to_owned())
+}
+
+impl Config {
+    /// Where Consul is.
+    pub fn consul(&self) -> ConsulConfig {
+        ConsulConfig {
+            address: self.consul.clone(),
+            token_file: self.consul_token_file.clone(),
+            ca_file: self.consul_ca_file.clone(),
+        }
+    }
+
+    /// Where etcd is.
+    pub fn etcd(&self) -> EtcdConfig {
+        let mut etcd = EtcdConfig::new(&self.etcd);
+        if let (Some(user), Some(file)) = (&self.etcd_user, &self.etcd_password_file) {
+            etcd = etcd.user(user, file);
+        }
+        if let Some(file) = &self.etcd_ca_file {
+            etcd = etcd.ca(file);
+        }
+        etcd
+    }
+
+    /// What the pure steps need to know.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let allowed = match &self.allowed_key_prefixes_file {
+            None => AllowedPrefixes::new(),
+            Some(file) => {
+                let name = || format!("--allowed-key-prefixes-file {}", file.display());
+                let text = std::fs::read_to_string(file).with_context(name)?;
+                serde_json::from_str(&text).with_context(name)?
+            }
+        };
+        Ok(Settings { cluster: self.cluster.clone(), allowed })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Config, clap::Error> {
+        Config::try_parse_from([&["fusebox-operator"], args].concat())
+    }
+
+    #[test]
+    fn the_cluster_alone_is_enough() {
+        let config = parse(&["--cluster", "demo"]).unwrap();
+        assert_eq!(config.etcd, ["http://127.0.0.1:2379"]);
+        assert!(config.settings().unwrap().allowed.is_empty());
+    }
+
+    #[test]
+    fn a_cluster_name_that_would_break_a_key_is_refused() {
+        for name in ["", "a/b", "A", "-a", "a-", "a b"] {
+            assert!(parse(&["--cluster", name]).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn allowed_prefixes_come_from_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), r#"{"shop": ["service.", "x"]}"#).unwrap();
+        let path = file.path().to_str().unwrap();
+        let config = parse(&["--cluster", "demo", "--allowed-key-prefixes-file", path]).unwrap();
+        assert_eq!(config.settings().unwrap().allowed["shop"], ["service.", "x"]);
+        std::fs::write(file.path(), "[]").unwrap();
+        assert!(config.settings().is_err());
+    }
+
+    #[test]
+    fn a_user_needs_a_password() {
+        assert!(parse(&["--cluster", "demo", "--etcd-user", "root"]).is_err());
+    }
+}

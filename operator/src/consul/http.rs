@@ -1,0 +1,143 @@
+//! Requests to Consul: pooled, with a deadline, a token that may be rotated, and an authority of its own.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+use crate::gate::Gate;
+use crate::ports::Unavailable;
+
+/// What RFC 3986 leaves unreserved.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The largest answer that is read.
+const MAX_BODY: usize = 64 << 20;
+/// How much of an error's text is shown to a person.
+const MAX_SHOWN: usize = 300;
+
+/// Where Consul is.
+#[derive(Clone, Debug, Default)]
+pub struct ConsulConfig {
+    /// `http://` or `https://` with a port; plain HTTP where there is no scheme.
+    pub address: String,
+    /// Read anew for each request.
+    pub token_file: Option<PathBuf>,
+    /// Trusted instead of the system's authorities.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The client.
+pub struct Http {
+    base: String,
+    token_file: Option<PathBuf>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    gate: Gate,
+}
+
+impl Http {
+    /// Nothing is sent yet.
+    pub fn new(config: &ConsulConfig) -> anyhow::Result<Self> {
+        let base = config.address.trim_end_matches('/');
+        let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
+        let uri: http::Uri = base.parse().with_context(|| format!("Consul's address {base:?}"))?;
+        anyhow::ensure!(
+            uri.host().is_some_and(|host| !host.is_empty()),
+            "Consul's address {base:?} has no host"
+        );
+        let builder = hyper_rustls::HttpsConnectorBuilder::new();
+        let builder = match &config.ca_file {
+            None => builder.with_native_roots().context("the system's certificate authorities")?,
+            Some(file) => {
+                let mut roots = rustls::RootCertStore::empty();
+                let name = || format!("Consul's certificate authority {}", file.display());
+                for certificate in CertificateDer::pem_file_iter(file).with_context(name)? {
+                    roots.add(certificate.with_context(name)?).with_context(name)?;
+                }
+                let config = rustls::ClientConfig::builder().with_root_certificates(roots);
+                builder.with_tls_config(config.with_no_client_auth())
+            }
+        };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(builder.https_or_http().enable_http1().build());
+        Ok(Self { base, token_file: config.token_file.clone(), client, gate: Gate::new("Consul") })
+    }
+
+    /// The answer as JSON; None where there is nothing.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Unavailable> {
+        let (status, body) = self.request(Method::GET, path, Bytes::new()).await?;
+        if status == 404 {
+            return Ok(None);
+        }
+        good(path, status, &body)?;
+        parse(path, &body).map(Some)
+    }
+
+    /// The answer's status and text.
+    pub async fn put(&self, path: &str, body: String) -> Result<(u16, Bytes), Unavailable> {
+        self.request(Method::PUT, path, body.into()).await
+    }
+
+    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<(u16, Bytes), Unavailable> {
+        let failed = |error: &dyn std::fmt::Display| Unavailable(format!("Consul at {}: {error}", self.base));
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        if let Some(file) = &self.token_file {
+            let token = std::fs::read_to_string(file)
+                .map_err(|error| failed(&format!("the token file {}: {error}", file.display())))?;
+            request = request.header("x-consul-token", token.trim());
+        }
+        let request = request.body(Full::new(body)).map_err(|error| failed(&error))?;
+        self.gate
+            .run(async {
+                let answer = self.client.request(request).await.map_err(|error| failed(&chain(&error)))?;
+                let (head, body) = answer.into_parts();
+                let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| failed(&error))?;
+                Ok((head.status.as_u16(), body.to_bytes()))
+            })
+            .await
+    }
+}
+
+/// The causes of an error: hyper's own text says only that it could not connect.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// As one segment of a path.
+pub fn encode(segment: &str) -> String {
+    utf8_percent_encode(segment, SEGMENT).to_string()
+}
+
+/// As a path: its slashes stay.
+pub fn encode_path(path: &str) -> String {
+    path.split('/').map(encode).collect::<Vec<_>>().join("/")
+}
+
+/// What Consul says of a failure.
+pub fn good(path: &str, status: u16, body: &[u8]) -> Result<(), Unavailable> {
+    if (200..300).contains(&status) {
+        return Ok(());
+    }
+    let text: String = String::from_utf8_lossy(body).trim().chars().take(MAX_SHOWN).collect();
+    let hint =
+        if status == 403 { "; check the token's policy: docs/reference lists what it needs" } else { "" };
+    Err(Unavailable(format!("Consul answered {status} to {path}: {text}{hint}")))
+}
+
+/// Consul's JSON.
+pub fn parse<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, Unavailable> {
+    serde_json::from_slice(body).map_err(|error| Unavailable(format!("Consul's answer to {path}: {error}")))
+}

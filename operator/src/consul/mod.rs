@@ -1,0 +1,181 @@
+//! Consul's catalog over its HTTP API: six requests, no agent.
+//!
+//! # Guarantees
+//! - What is written is written by a transaction whose first operation compares the epoch key.
+//! - Entries are on nodes of our own, marked with the cluster; a node without the mark is never written to.
+//!
+//! # Caveats
+//! - Nothing runs the checks: the operator sets them from the readiness of the endpoints. While it is away,
+//!   they stay as they were. A dead man's check for that is not there yet.
+
+mod api;
+mod http;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use fusebox_policy::wire::Epoch;
+use tokio::sync::Mutex;
+
+pub use http::{ConsulConfig, Http};
+
+use crate::model::mark;
+use crate::ports::{Answer, CatalogOp, ConsulCatalog, EpochStore, Fence, NodeView, TxnError, Unavailable};
+use api::{Check, KvPair, NodeServices, TxnErrors};
+
+/// The adapter.
+pub struct Consul {
+    http: Http,
+    cluster: String,
+    /// Nodes removed by this process, while somebody may still believe in them. Held during a transaction,
+    /// so that no node is removed while an entry is written to it.
+    reaped: Mutex<BTreeSet<String>>,
+}
+
+impl Consul {
+    /// For one cluster's entries.
+    pub fn new(http: Http, cluster: &str) -> Self {
+        Self { http, cluster: cluster.to_owned(), reaped: Mutex::default() }
+    }
+
+    fn epoch_key(&self) -> String {
+        format!("fusebox/{}/epoch", self.cluster)
+    }
+
+    async fn read_node(&self, node: &str) -> Result<NodeView, Unavailable> {
+        let path = |of: &str| format!("/v1/{of}/{}?consistent", http::encode(node));
+        let services = path("catalog/node-services");
+        let checks = path("health/node");
+        let (services, checks) = tokio::try_join!(
+            self.http.get::<Option<NodeServices>>(&services),
+            self.http.get::<Vec<Check>>(&checks)
+        )?;
+        let Some((node, services)) = services.flatten().and_then(|both| Some((both.node?, both.services)))
+        else {
+            return Ok(NodeView::default());
+        };
+        let meta = node.meta.unwrap_or_default();
+        let checks: BTreeMap<String, bool> = checks
+            .unwrap_or_default()
+            .into_iter()
+            .map(|check| (check.check_id, check.status == "passing"))
+            .collect();
+        let entries = services.unwrap_or_default().into_iter().map(|service| {
+            let entry = service.into_entry(&checks);
+            (entry.id.clone(), entry)
+        });
+        Ok(NodeView {
+            exists: true,
+            foreign: meta.get(mark::CLUSTER) != Some(&self.cluster),
+            entries: entries.collect(),
+        })
+    }
+
+    async fn write(&self, fence: Fence, node: &str, ops: &[CatalogOp]) -> Result<(), TxnError> {
+        let mut reaped = self.reaped.lock().await;
+        let mut ops: Vec<(usize, &CatalogOp)> = ops.iter().enumerate().collect();
+        if ops.iter().any(|(_, op)| **op == CatalogOp::ReapNode) && !self.empties(node, &ops).await? {
+            ops.retain(|(_, op)| **op != CatalogOp::ReapNode);
+        }
+        if reaped.contains(node) && ops.iter().any(|(_, op)| matches!(op, CatalogOp::Register(_))) {
+            ops.insert(0, (0, &CatalogOp::EnsureNode));
+        }
+        let mut wire = vec![api::check_index(&self.epoch_key(), fence)];
+        let mut origin = vec![None];
+        for (at, op) in &ops {
+            for op in api::operations(&self.cluster, node, op) {
+                wire.push(op);
+                origin.push(Some(*at));
+            }
+        }
+        let (status, body) = self.http.put("/v1/txn", serde_json::Value::Array(wire).to_string()).await?;
+        if status == 409 {
+            let errors: TxnErrors = http::parse("/v1/txn", &body)?;
+            return Err(refused(&errors, &origin));
+        }
+        http::good("/v1/txn", status, &body)?;
+        if ops.iter().any(|(_, op)| **op == CatalogOp::ReapNode) {
+            reaped.insert(node.to_owned());
+        } else if ops.iter().any(|(_, op)| **op == CatalogOp::EnsureNode) {
+            reaped.remove(node);
+        }
+        Ok(())
+    }
+
+    /// Is our node empty after these operations? Read now, since another resource may have come to it.
+    async fn empties(&self, node: &str, ops: &[(usize, &CatalogOp)]) -> Result<bool, Unavailable> {
+        let there = self.read_node(node).await?;
+        let goes =
+            |id: &String| ops.iter().any(|(_, op)| matches!(op, CatalogOp::Deregister(gone) if gone == id));
+        Ok(there.exists && !there.foreign && there.entries.keys().all(goes))
+    }
+}
+
+/// Consul names the operations in the way; the first of all is our fence.
+fn refused(errors: &TxnErrors, origin: &[Option<usize>]) -> TxnError {
+    let errors = errors.errors.as_deref().unwrap_or_default();
+    if errors.iter().any(|error| error.op_index == 0) {
+        return TxnError::Fenced;
+    }
+    let mut refused: BTreeMap<usize, String> = BTreeMap::new();
+    for error in errors {
+        if let Some(Some(at)) = origin.get(error.op_index) {
+            refused.entry(*at).or_insert_with(|| error.what.clone());
+        }
+    }
+    if refused.is_empty() {
+        return Unavailable("Consul rolled a transaction back without saying why".to_owned()).into();
+    }
+    TxnError::Refused(refused.into_iter().collect())
+}
+
+impl EpochStore for Consul {
+    fn read_epoch(&self) -> Answer<'_, Result<Option<(Epoch, Fence)>, Unavailable>> {
+        Box::pin(async {
+            let path = format!("/v1/kv/{}?consistent", http::encode_path(&self.epoch_key()));
+            let Some(pair) =
+                self.http.get::<Vec<KvPair>>(&path).await?.and_then(|pairs| pairs.into_iter().next())
+            else {
+                return Ok(None);
+            };
+            let value = BASE64.decode(pair.value.unwrap_or_default()).unwrap_or_default();
+            // What is there but no epoch has no holder: it is raised.
+            let epoch = serde_json::from_slice(&value)
+                .unwrap_or_else(|_| Epoch { epoch: 0, holder: "nobody: not an epoch".to_owned() });
+            Ok(Some((epoch, Fence(pair.modify_index))))
+        })
+    }
+
+    fn swap_epoch<'a>(
+        &'a self,
+        expected: Option<Fence>,
+        epoch: &'a Epoch,
+    ) -> Answer<'a, Result<bool, Unavailable>> {
+        Box::pin(async move {
+            let index = expected.map_or(0, |fence| fence.0);
+            let path = format!("/v1/kv/{}?cas={index}", http::encode_path(&self.epoch_key()));
+            let value = serde_json::to_string(epoch).unwrap_or_default();
+            let (status, body) = self.http.put(&path, value).await?;
+            http::good(&path, status, &body)?;
+            Ok(body.trim_ascii() == b"true")
+        })
+    }
+}
+
+impl ConsulCatalog for Consul {
+    fn node<'a>(&'a self, node: &'a str) -> Answer<'a, Result<NodeView, Unavailable>> {
+        Box::pin(self.read_node(node))
+    }
+
+    fn transact<'a>(
+        &'a self,
+        fence: Fence,
+        node: &'a str,
+        ops: &'a [CatalogOp],
+    ) -> Answer<'a, Result<(), TxnError>> {
+        Box::pin(self.write(fence, node, ops))
+    }
+}

@@ -1,0 +1,187 @@
+//! Against a server on this machine that says what Consul says.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use super::*;
+use crate::model::Entry;
+
+#[derive(Default)]
+struct Fake {
+    /// Method, path and query, token, body.
+    seen: Mutex<Vec<(String, String, Option<String>, Value)>>,
+    answers: Mutex<Vec<(u16, String)>>,
+}
+
+async fn answer(State(fake): State<Arc<Fake>>, request: Request) -> (::http::StatusCode, String) {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let token = head.headers.get("x-consul-token").map(|token| token.to_str().unwrap().to_owned());
+    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    fake.seen.lock().await.push((head.method.to_string(), head.uri.to_string(), token, body));
+    let mut answers = fake.answers.lock().await;
+    let (status, text) = if answers.is_empty() { (200, "null".to_owned()) } else { answers.remove(0) };
+    (::http::StatusCode::from_u16(status).unwrap(), text)
+}
+
+async fn fake(answers: &[(u16, Value)]) -> (Arc<Fake>, ConsulConfig) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let fake = Arc::new(Fake::default());
+    *fake.answers.lock().await = answers.iter().map(|(status, json)| (*status, json.to_string())).collect();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let app = axum::Router::new().fallback(answer).with_state(fake.clone());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (fake, ConsulConfig { address, ..ConsulConfig::default() })
+}
+
+fn consul(config: &ConsulConfig) -> Consul {
+    Consul::new(Http::new(config).unwrap(), "a b/c")
+}
+
+fn entry(id: &str) -> Entry {
+    Entry {
+        id: id.into(),
+        name: "user.service".into(),
+        address: "10.0.0.1".into(),
+        port: 50051,
+        tags: vec!["v1".into()],
+        meta: [("team".to_owned(), "shop".to_owned())].into(),
+        passing: Some(true),
+    }
+}
+
+#[tokio::test]
+async fn names_are_encoded_and_the_token_is_read_anew() {
+    let (fake, mut config) = fake(&[]).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "first\n").unwrap();
+    config.token_file = Some(file.path().to_owned());
+    let consul = consul(&config);
+    assert_eq!(consul.read_epoch().await, Ok(None));
+    std::fs::write(file.path(), "second\n").unwrap();
+    assert_eq!(consul.node("n?/#").await, Ok(NodeView::default()));
+    let seen = fake.seen.lock().await;
+    assert_eq!(seen[0].1, "/v1/kv/fusebox/a%20b/c/epoch?consistent");
+    assert_eq!(seen[0].2.as_deref(), Some("first"));
+    assert!(seen.iter().any(|seen| seen.1 == "/v1/catalog/node-services/n%3F%2F%23?consistent"));
+    assert_eq!(seen[1].2.as_deref(), Some("second"));
+}
+
+#[tokio::test]
+async fn a_node_is_read_with_its_checks_and_its_mark() {
+    // The two requests run side by side; both answers fit both.
+    let both = json!({
+        "Node": { "Node": "n", "Address": "127.0.0.1", "Meta": { "fusebox-cluster": "a b/c" } },
+        "Services": [{ "ID": "s1", "Service": "user.service", "Tags": ["v1"], "Meta": { "team": "shop" },
+                       "Address": "10.0.0.1", "Port": 50051, "Weights": { "Passing": 1 } }],
+    });
+    let (_, config) = fake(&[]).await;
+    let _ = config;
+    let node: NodeServices = serde_json::from_value(both).unwrap();
+    let checks = [("s1".to_owned(), true)].into();
+    let read = node.services.unwrap().remove(0).into_entry(&checks);
+    assert_eq!(read, entry("s1"));
+    assert_eq!(node.node.unwrap().meta.unwrap()["fusebox-cluster"], "a b/c");
+}
+
+#[tokio::test]
+async fn a_transaction_begins_with_the_fence_and_names_what_is_refused() {
+    let refusal = json!({ "Results": null, "Errors": [{ "OpIndex": 4, "What": "invalid check" }] });
+    let (fake, config) =
+        fake(&[(409, refusal), (409, json!({ "Errors": [{ "OpIndex": 0, "What": "index" }] }))]).await;
+    let consul = consul(&config);
+    let ops = [
+        CatalogOp::EnsureNode,
+        CatalogOp::Register(entry("s1")),
+        CatalogOp::SetCheck { id: "s2".into(), passing: false },
+        CatalogOp::Deregister("s3".into()),
+    ];
+    let error = consul.transact(Fence(7), "n", &ops).await.unwrap_err();
+    assert_eq!(error, TxnError::Refused(vec![(2, "invalid check".into())]));
+    assert_eq!(consul.transact(Fence(7), "n", &ops).await, Err(TxnError::Fenced));
+    assert_eq!(consul.transact(Fence(7), "n", &ops).await, Ok(()));
+
+    let seen = fake.seen.lock().await;
+    let wire = seen[0].3.as_array().unwrap();
+    assert_eq!((seen[0].0.as_str(), seen[0].1.as_str()), ("PUT", "/v1/txn"));
+    assert_eq!(wire[0], json!({ "KV": { "Verb": "check-index", "Key": "fusebox/a b/c/epoch", "Index": 7 } }));
+    assert_eq!(wire[1]["Node"]["Node"]["Meta"]["fusebox-cluster"], "a b/c");
+    assert_eq!(wire[2]["Service"]["Service"]["Service"], "user.service");
+    assert_eq!(
+        (&wire[3]["Check"]["Check"]["Status"], &wire[3]["Check"]["Check"]["ServiceID"]),
+        (&json!("passing"), &json!("s1"))
+    );
+    assert_eq!(wire[4]["Check"]["Check"]["Status"], "critical");
+    assert_eq!(wire[5]["Service"]["Verb"], "delete");
+    assert_eq!(wire.len(), 6);
+}
+
+#[tokio::test]
+async fn a_node_that_somebody_came_to_is_not_reaped() {
+    let occupied = json!({ "Node": { "Meta": { "fusebox-cluster": "a b/c" } }, "Services": [
+        { "ID": "s1", "Service": "x", "Address": "", "Port": 1 },
+        { "ID": "new", "Service": "x", "Address": "", "Port": 1 },
+    ] });
+    let ops = [CatalogOp::Deregister("s1".into()), CatalogOp::ReapNode];
+    for (services, wanted) in [(&occupied["Services"], 2), (&json!([occupied["Services"][0]]), 3)] {
+        let node = json!({ "Node": occupied["Node"], "Services": services });
+        let node = Arc::new(node);
+        let (fake, config) = by_path(node).await;
+        consul(&config).transact(Fence(1), "n", &ops).await.unwrap();
+        let seen = fake.seen.lock().await;
+        let wire = seen.last().unwrap().3.as_array().unwrap().clone();
+        assert_eq!(wire.len(), wanted, "{wire:?}");
+    }
+}
+
+/// Answers by what is asked: the node, no checks, and yes to a transaction.
+async fn by_path(node: Arc<Value>) -> (Arc<Fake>, ConsulConfig) {
+    let (fake, mut config) = fake(&[]).await;
+    let inner = fake.clone();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    config.address = listener.local_addr().unwrap().to_string();
+    let app = axum::Router::new().fallback(async move |request: Request| {
+        let path = request.uri().path().to_owned();
+        let (status, text) = answer(State(inner), request).await;
+        if path.starts_with("/v1/catalog") { (status, node.to_string()) } else { (status, text) }
+    });
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (fake, config)
+}
+
+#[tokio::test]
+async fn an_epoch_is_read_and_swapped() {
+    let value = BASE64.encode(r#"{"epoch":3,"holder":"me"}"#);
+    let (fake, config) = fake(&[
+        (200, json!([{ "Key": "k", "Value": value, "ModifyIndex": 42 }])),
+        (200, json!(true)),
+        (200, json!(false)),
+        (200, json!([{ "Key": "k", "Value": null, "ModifyIndex": 43 }])),
+    ])
+    .await;
+    let consul = consul(&config);
+    let epoch = Epoch { epoch: 3, holder: "me".into() };
+    assert_eq!(consul.read_epoch().await, Ok(Some((epoch.clone(), Fence(42)))));
+    assert_eq!(consul.swap_epoch(Some(Fence(42)), &epoch).await, Ok(true));
+    assert_eq!(consul.swap_epoch(None, &epoch).await, Ok(false));
+    assert_eq!(consul.read_epoch().await.unwrap().unwrap().0.epoch, 0, "what is no epoch has no holder");
+    let seen = fake.seen.lock().await;
+    assert_eq!(seen[1].1, "/v1/kv/fusebox/a%20b/c/epoch?cas=42");
+    assert_eq!(seen[2].1, "/v1/kv/fusebox/a%20b/c/epoch?cas=0");
+}
+
+#[tokio::test]
+async fn errors_tell_what_and_where() {
+    let (_, config) = fake(&[(403, json!("Permission denied"))]).await;
+    let told = consul(&config).read_epoch().await.unwrap_err().0;
+    assert!(told.contains("403") && told.contains("Permission denied") && told.contains("token"), "{told}");
+    let nobody = ConsulConfig { address: "127.0.0.1:1".into(), ..config };
+    let told = consul(&nobody).read_epoch().await.unwrap_err().0;
+    assert!(told.contains("http://127.0.0.1:1") && told.contains("refused"), "{told}");
+    assert!(Http::new(&ConsulConfig { address: String::new(), ..ConsulConfig::default() }).is_err());
+}

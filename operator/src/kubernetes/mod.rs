@@ -1,0 +1,173 @@
+//! Kubernetes: what the watches delivered, and our writes to resources and their Events.
+
+pub mod traefik;
+pub mod watch;
+
+use std::sync::Arc;
+
+use fusebox_policy::v1alpha1::{FINALIZER, ResilientService, ResilientServiceStatus};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::json;
+
+use crate::gate::Gate;
+use crate::model::{self, Endpoint, ServiceView};
+use crate::ports::{Answer, ClusterState, Notice, Unavailable};
+
+/// The field manager of everything we write.
+pub const MANAGER: &str = "fusebox-operator";
+/// The label that names the Service of a slice.
+pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+/// The longest note of an Event, in bytes.
+const MAX_NOTE: usize = 1000;
+
+/// A resource that may not be decodable: it must not keep the others from being watched.
+pub type Guarded = DeserializeGuard<ResilientService>;
+
+/// The caches.
+#[derive(Clone)]
+pub struct Stores {
+    /// Resources.
+    pub resources: Store<Guarded>,
+    /// Services.
+    pub services: Store<Service>,
+    /// Slices.
+    pub slices: Store<EndpointSlice>,
+}
+
+/// The adapter.
+pub struct Cluster {
+    client: Client,
+    stores: Stores,
+    recorder: Recorder,
+    gate: Gate,
+}
+
+impl Cluster {
+    /// `instance` is this process, for the Events.
+    pub fn new(client: Client, stores: Stores, instance: &str) -> Self {
+        let reporter = Reporter { controller: MANAGER.into(), instance: Some(instance.to_owned()) };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self { client, stores, recorder, gate: Gate::new("the Kubernetes API") }
+    }
+
+    fn api(&self, of: &ResilientService) -> Api<ResilientService> {
+        Api::namespaced(self.client.clone(), &of.namespace().unwrap_or_default())
+    }
+
+    /// Sets the finalizers of the object as it is now, if it still is the one that is meant.
+    async fn write_finalizer(&self, resource: &ResilientService, present: bool) -> Result<(), kube::Error> {
+        let (api, name) = (self.api(resource), resource.name_any());
+        let Some(now) = api.get_metadata_opt(&name).await?.filter(|now| now.uid() == resource.uid()) else {
+            return Ok(());
+        };
+        if present && now.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let mut finalizers = now.finalizers().to_vec();
+        finalizers.retain(|finalizer| finalizer != FINALIZER);
+        if present {
+            finalizers.push(FINALIZER.to_owned());
+        }
+        if finalizers == now.finalizers() {
+            return Ok(());
+        }
+        let patch = json!({ "metadata": {
+            "uid": now.uid(),
+            "resourceVersion": now.resource_version(),
+            "finalizers": finalizers,
+        } });
+        api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
+    }
+}
+
+/// An error of the API server without its debugging text.
+pub fn told(error: &kube::Error) -> Unavailable {
+    Unavailable(match error {
+        kube::Error::Api(status) => {
+            format!("the Kubernetes API answered {}: {}", status.code, status.message)
+        }
+        error => format!("the Kubernetes API: {error}"),
+    })
+}
+
+impl ClusterState for Cluster {
+    fn resources(&self) -> Vec<Arc<ResilientService>> {
+        let all = self.stores.resources.state();
+        all.into_iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned().map(Arc::new)).collect()
+    }
+
+    fn service(&self, namespace: &str, name: &str) -> Option<ServiceView> {
+        let found = self.stores.services.get(&ObjectRef::new(name).within(namespace))?;
+        Some(ServiceView::of(&found))
+    }
+
+    fn endpoints(&self, namespace: &str, service: &ServiceView) -> Vec<Endpoint> {
+        let slices = self.stores.slices.state_filter(|slice| {
+            slice.namespace().as_deref() == Some(namespace)
+                && slice.labels().get(SERVICE_LABEL) == Some(&service.name)
+        });
+        model::endpoints(slices.iter().map(Arc::as_ref), &service.family)
+    }
+
+    fn set_finalizer<'a>(
+        &'a self,
+        resource: &'a ResilientService,
+        present: bool,
+    ) -> Answer<'a, Result<(), Unavailable>> {
+        Box::pin(
+            self.gate.run(async move {
+                self.write_finalizer(resource, present).await.map_err(|error| told(&error))
+            }),
+        )
+    }
+
+    fn write_status<'a>(
+        &'a self,
+        resource: &'a ResilientService,
+        status: &'a ResilientServiceStatus,
+    ) -> Answer<'a, Result<(), Unavailable>> {
+        let patch = json!({
+            "apiVersion": ResilientService::api_version(&()),
+            "kind": ResilientService::kind(&()),
+            "metadata": { "name": resource.name_any(), "uid": resource.uid() },
+            "status": status,
+        });
+        Box::pin(self.gate.run(async move {
+            let params = PatchParams::apply(MANAGER).force();
+            let done =
+                self.api(resource).patch_status(&resource.name_any(), &params, &Patch::Apply(patch)).await;
+            done.map(|_| ()).map_err(|error| told(&error))
+        }))
+    }
+
+    fn notify<'a>(&'a self, resource: &'a ResilientService, notice: &'a Notice) -> Answer<'a, ()> {
+        let mut note = notice.message.clone();
+        if note.len() > MAX_NOTE {
+            let end = (0..=MAX_NOTE).rev().find(|end| note.is_char_boundary(*end)).unwrap_or_default();
+            note.truncate(end);
+            note.push('…');
+        }
+        let event = Event {
+            type_: if notice.warning { EventType::Warning } else { EventType::Normal },
+            reason: notice.reason.clone(),
+            note: Some(note),
+            action: notice.action.clone(),
+            secondary: None,
+        };
+        Box::pin(async move {
+            let about = resource.object_ref(&());
+            let done = self
+                .gate
+                .run(async { self.recorder.publish(&event, &about).await.map_err(|error| told(&error)) });
+            if let Err(error) = done.await {
+                tracing::warn!(resource = %model::ident(resource), %error, "an Event could not be published");
+            }
+        })
+    }
+}

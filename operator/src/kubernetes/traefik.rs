@@ -1,0 +1,135 @@
+//! Traefik's `IngressRoute` objects, written by server-side apply.
+//!
+//! # Guarantees
+//! - An object that is not owned by the resource in question is neither written nor removed.
+
+use std::collections::BTreeMap;
+
+use fusebox_policy::v1alpha1::{GROUP, ResilientService};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client, Resource};
+use serde_json::json;
+
+use super::{MANAGER, told};
+use crate::gate::Gate;
+use crate::ports::{Answer, Owner, Route, RouteError, RouteStore, RouteView};
+
+/// The adapter.
+pub struct Traefik {
+    client: Client,
+    kind: ApiResource,
+    gate: Gate,
+}
+
+impl Traefik {
+    /// Nothing is sent yet.
+    pub fn new(client: Client) -> Self {
+        let kind = GroupVersionKind::gvk("traefik.io", "v1alpha1", "IngressRoute");
+        Self {
+            client,
+            kind: ApiResource::from_gvk_with_plural(&kind, "ingressroutes"),
+            gate: Gate::new("the Kubernetes API"),
+        }
+    }
+
+    fn api(&self, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &self.kind)
+    }
+
+    async fn get(&self, namespace: &str, name: &str) -> Result<Option<DynamicObject>, RouteError> {
+        match self.api(namespace).get(name).await {
+            Ok(object) => Ok(Some(object)),
+            // A missing object is named in the answer; a missing kind is not.
+            Err(kube::Error::Api(status))
+                if status.code == 404
+                    && status.details.as_ref().is_some_and(|details| details.name == name) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(route_error(&error)),
+        }
+    }
+}
+
+fn route_error(error: &kube::Error) -> RouteError {
+    match error {
+        kube::Error::Api(status) if status.code == 404 => RouteError::CrdsMissing,
+        kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => {
+            RouteError::Refused(status.message.clone())
+        }
+        error => told(error).into(),
+    }
+}
+
+/// The UID of the resource of ours that owns an object.
+fn owner(object: &DynamicObject) -> Option<String> {
+    let kind = ResilientService::kind(&());
+    let ours = |reference: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference| {
+        reference.kind == kind && reference.api_version.split('/').next() == Some(GROUP)
+    };
+    object.metadata.owner_references.iter().flatten().find(ours).map(|owner| owner.uid.clone())
+}
+
+impl RouteStore for Traefik {
+    fn read<'a>(
+        &'a self,
+        namespace: &'a str,
+        names: &'a [String],
+    ) -> Answer<'a, Result<BTreeMap<String, RouteView>, RouteError>> {
+        Box::pin(self.gate.run(async move {
+            let mut found = BTreeMap::new();
+            for name in names {
+                if let Some(mut object) = self.get(namespace, name).await? {
+                    let view = RouteView { owner: owner(&object), spec: object.data["spec"].take() };
+                    found.insert(name.clone(), view);
+                }
+            }
+            Ok(found)
+        }))
+    }
+
+    fn apply<'a>(&'a self, owner: &'a Owner, route: &'a Route) -> Answer<'a, Result<(), RouteError>> {
+        let object = json!({
+            "apiVersion": self.kind.api_version,
+            "kind": self.kind.kind,
+            "metadata": {
+                "name": route.name,
+                "labels": {
+                    "app.kubernetes.io/managed-by": MANAGER,
+                    "fusebox.dev/service": owner.ident.name,
+                },
+                "ownerReferences": [{
+                    "apiVersion": ResilientService::api_version(&()),
+                    "kind": ResilientService::kind(&()),
+                    "name": owner.ident.name,
+                    "uid": owner.uid,
+                    "controller": true,
+                }],
+            },
+            "spec": route.spec,
+        });
+        Box::pin(self.gate.run(async move {
+            let params = PatchParams::apply(MANAGER).force();
+            let api = self.api(&owner.ident.namespace);
+            let done = api.patch(&route.name, &params, &Patch::Apply(object)).await;
+            done.map(|_| ()).map_err(|error| route_error(&error))
+        }))
+    }
+
+    fn delete<'a>(&'a self, of: &'a Owner, name: &'a str) -> Answer<'a, Result<(), RouteError>> {
+        Box::pin(self.gate.run(async move {
+            let there = self.get(&of.ident.namespace, name).await?;
+            let Some(there) = there.filter(|there| owner(there).as_ref() == Some(&of.uid)) else {
+                return Ok(());
+            };
+            let only_this = Preconditions { uid: there.metadata.uid, resource_version: None };
+            let params = DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() };
+            match self.api(&of.ident.namespace).delete(name, &params).await {
+                Ok(_) => Ok(()),
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                Err(error) => Err(route_error(&error)),
+            }
+        }))
+    }
+}
