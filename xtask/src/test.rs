@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that CI runs.
 
-use anyhow::{Context, Result};
-use fusebox_cluster::{Cluster, Options, Snapshot, install};
+use anyhow::Result;
+use fusebox_cluster::{Cluster, Options, install};
 
 use crate::cargo::cargo;
 use crate::steps::Steps;
@@ -33,7 +33,8 @@ fn all(cluster: &Cluster, steps: &mut Steps, args: &Args) -> Result<()> {
     })?;
 
     let was_up = cluster.status().up;
-    let before = if was_up { None } else { Some(killed_cluster(cluster, steps)?) };
+    // The cluster's own tests cost no cycle of their own: the one that the tests run on is one that healed.
+    let before = if was_up { None } else { Some(selftest::killed(cluster, steps)?) };
     steps.run("cluster up", || cluster.up(&Options::default()))?;
     let tested = on_cluster(cluster, steps);
     if tested.is_err() {
@@ -52,16 +53,6 @@ fn all(cluster: &Cluster, steps: &mut Steps, args: &Args) -> Result<()> {
         selftest::nothing_left(cluster, &before)
     });
     tested.and(down)
-}
-
-/// The cluster's own tests cost no cycle of their own: the one that the tests run on is one that healed.
-fn killed_cluster(cluster: &Cluster, steps: &mut Steps) -> Result<Snapshot> {
-    // Programs and packages first: installing them is no trace of a cluster.
-    steps.run("programs for the cluster", || cluster.prepare())?;
-    let before = Snapshot::take(cluster.places()).context("looking at the machine before the cluster")?;
-    steps
-        .run("killing `cluster up` half-way; the next one must heal", || selftest::kill_half_way(cluster))?;
-    Ok(before)
 }
 
 fn on_cluster(cluster: &Cluster, steps: &mut Steps) -> Result<()> {

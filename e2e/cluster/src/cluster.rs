@@ -13,22 +13,22 @@ use crate::{Image, Node, Places, Progress, Road, Status, images, kind, lock, pac
 /// How the cluster should be.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Nodes beside the control plane.
-    pub workers: u8,
+    /// Nodes beside the control plane. None takes the cluster that is up as it is, and makes one worker where none is.
+    pub workers: Option<u8>,
     /// Whether Consul, etcd and Traefik images are loaded too.
     pub platform: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, platform: true }
+        Self { workers: None, platform: true }
     }
 }
 
 /// A handle on the cluster of this machine's state folder, whether it is up or not.
 #[derive(Debug, Clone)]
 pub struct Cluster {
-    places: Places,
+    pub(crate) places: Places,
     progress: Progress,
 }
 
@@ -51,11 +51,17 @@ impl Cluster {
     /// Bring it up, or find that it is. What a crash left is healed first.
     pub fn up(&self, options: &Options) -> Result<()> {
         let _lock = lock::hold(&self.places, self.progress)?;
-        let config = kind::config(options.workers)?;
-        if self.is_up(&config) {
-            self.progress.say("the cluster is up already");
-        } else {
-            self.create(&config)?;
+        let wanted = options.workers.map(kind::config).transpose()?;
+        match self.created().filter(|_| self.ready()) {
+            Some(config) if wanted.as_ref().is_none_or(|wanted| *wanted == config) => {
+                self.progress.say("the cluster is up already");
+            }
+            other => {
+                if other.is_some() {
+                    self.progress.say("the cluster that is up has other nodes: it is made anew");
+                }
+                self.create(&wanted.map_or_else(|| kind::config(1), Ok)?)?;
+            }
         }
         if options.platform {
             self.load_locked(&images::platform(&self.places, self.progress)?)?;
@@ -68,6 +74,7 @@ impl Cluster {
     fn create(&self, config: &str) -> Result<()> {
         let (places, progress) = (&self.places, self.progress);
         let road = Road::choose(places, progress)?;
+        road.take(places)?;
         for record in ["created", "loaded.json"] {
             let _ = fs::remove_file(places.state.join(record));
         }
@@ -195,9 +202,8 @@ impl Cluster {
     /// What is there now.
     pub fn status(&self) -> Status {
         let nodes = self.nodes().unwrap_or_default();
-        let created = self.places.state.join("created").is_file();
         Status {
-            up: created && !nodes.is_empty() && nodes.iter().all(|node| node.ready),
+            up: self.created().is_some() && !nodes.is_empty() && nodes.iter().all(|node| node.ready),
             road: Road::taken(&self.places),
             nodes,
             images: images::loaded(&self.places),
@@ -209,9 +215,13 @@ impl Cluster {
         }
     }
 
-    fn is_up(&self, config: &str) -> bool {
-        fs::read_to_string(self.places.state.join("created")).is_ok_and(|created| created == config)
-            && self.nodes().is_ok_and(|nodes| !nodes.is_empty() && nodes.iter().all(|node| node.ready))
+    /// The configuration of the cluster that was brought up whole.
+    fn created(&self) -> Option<String> {
+        fs::read_to_string(self.places.state.join("created")).ok()
+    }
+
+    fn ready(&self) -> bool {
+        self.nodes().is_ok_and(|nodes| !nodes.is_empty() && nodes.iter().all(|node| node.ready))
     }
 
     fn nodes(&self) -> Result<Vec<Node>> {
@@ -259,44 +269,5 @@ impl Cluster {
             copy(&entry?.path());
         }
         kind.map(|_| ())
-    }
-
-    /// What a person or script needs to use it, as names and values.
-    pub fn env(&self) -> Vec<(String, String)> {
-        let mut env = self.vars();
-        let http = |port: ports::Port| format!("http://{}", port.address());
-        for (name, value) in [
-            ("CONSUL_HTTP_ADDR", http(ports::CONSUL)),
-            ("ETCDCTL_ENDPOINTS", http(ports::ETCD)),
-            ("TRAEFIK_WEB", http(ports::TRAEFIK_WEB)),
-            ("TRAEFIK_WEBSECURE", format!("https://{}", ports::TRAEFIK_WEBSECURE.address())),
-            ("FUSEBOX_OPERATOR", http(ports::OPERATOR)),
-        ] {
-            env.push((name.to_owned(), value));
-        }
-        env
-    }
-
-    /// What the programs themselves need.
-    fn vars(&self) -> Vec<(String, String)> {
-        let state = |name: &str| self.places.state.join(name).display().to_string();
-        let mut path = vec![self.places.bin()];
-        let mut vars = vec![
-            ("KUBECONFIG".to_owned(), state("kubeconfig")),
-            ("KUBECACHEDIR".to_owned(), state("kubecache")),
-            ("HELM_CACHE_HOME".to_owned(), state("helm")),
-        ];
-        if Road::taken(&self.places) == Some(Road::Packages) {
-            path.push(self.places.debian().join("usr/bin"));
-            vars.push(("DOCKER_HOST".to_owned(), format!("unix://{}", state("docker.sock"))));
-            vars.push(("DOCKER_CONFIG".to_owned(), state("docker-config")));
-            vars.push(("KIND_EXPERIMENTAL_DOCKER_NETWORK".to_owned(), packages::BRIDGE.to_owned()));
-        }
-        let old = std::env::var_os("PATH").unwrap_or_default();
-        // Once is enough when a shell that has these variables calls again.
-        path.extend(std::env::split_paths(&old).filter(|folder| !folder.starts_with(&self.places.cache)));
-        let path = std::env::join_paths(path).map_or(old, |joined| joined);
-        vars.push(("PATH".to_owned(), path.to_string_lossy().into_owned()));
-        vars
     }
 }

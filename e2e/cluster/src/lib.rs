@@ -16,6 +16,7 @@
 #![allow(clippy::disallowed_types)]
 
 mod cluster;
+mod env;
 pub mod images;
 pub mod install;
 mod kind;

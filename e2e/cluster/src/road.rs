@@ -33,14 +33,17 @@ impl Road {
         if let Some(road) = Self::taken(places) {
             return Ok(road);
         }
-        let road = match std::env::var("FUSEBOX_ROAD").as_deref() {
-            Ok("stock") => stock(progress).map(|()| Self::Stock).map_err(anyhow::Error::msg)?,
-            Ok("packages") => packages().map(|()| Self::Packages).map_err(anyhow::Error::msg)?,
+        match std::env::var("FUSEBOX_ROAD").as_deref() {
+            Ok("stock") => stock(progress).map(|()| Self::Stock).map_err(anyhow::Error::msg),
+            Ok("packages") => packages().map(|()| Self::Packages).map_err(anyhow::Error::msg),
             Ok(other) => bail!("FUSEBOX_ROAD is `stock` or `packages`, not `{other}`"),
-            Err(_) => Self::first(progress)?,
-        };
-        fs::write(places.state.join("road"), road.name()).context("cannot write the state folder")?;
-        Ok(road)
+            Err(_) => Self::first(progress),
+        }
+    }
+
+    /// Record it: what follows, and `down` above all, is done on the same road.
+    pub(crate) fn take(self, places: &Places) -> Result<()> {
+        fs::write(places.state.join("road"), self.name()).context("cannot write the state folder")
     }
 
     /// The road of the cluster that is there.

@@ -238,7 +238,7 @@ pub(crate) fn link(folder: &Path, name: &str, to: &Path) -> Result<()> {
 }
 
 /// FNV-1a folded to 32 bits: a name for a version, not a guard.
-fn fnv(parts: &[&[u8]]) -> u32 {
+pub(crate) fn fnv(parts: &[&[u8]]) -> u32 {
     let hash = parts.iter().flat_map(|part| part.iter()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });

@@ -16,6 +16,7 @@ pub use platform::platform;
 
 use crate::Places;
 use crate::process::Exec;
+use crate::tools::fnv;
 
 /// An image in an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,15 +53,17 @@ impl Recipe {
             digest: digest.to_owned(),
         };
         // The record's first line is the key, its second the digest.
+        let writer = places.script("lib/archive.py");
+        let key = format!("{} {:08x}", self.key, fnv(&[&fs::read(&writer)?]));
         let known = fs::read_to_string(&record).unwrap_or_default();
-        if let Some((key, digest)) = known.split_once('\n')
-            && key == self.key
+        if let Some((known_key, digest)) = known.split_once('\n')
+            && known_key == key
             && archive.is_file()
         {
             return Ok(image(digest.trim()));
         }
         let mut python = Exec::new("python3")
-            .arg(places.script("lib/archive.py"))
+            .arg(&writer)
             .arg(&archive)
             .args([
                 "--tag",
@@ -76,7 +79,7 @@ impl Recipe {
         }
         let digest = python.output().with_context(|| format!("writing the image {}", self.reference))?;
         let digest = digest.trim();
-        fs::write(&record, format!("{}\n{digest}\n", self.key))?;
+        fs::write(&record, format!("{key}\n{digest}\n"))?;
         Ok(image(digest))
     }
 }

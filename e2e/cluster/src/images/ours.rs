@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{Image, Recipe};
 use crate::process::{Exec, which};
+use crate::tools::fnv;
 use crate::{Places, Progress};
 
 /// The image `localhost/<package>:dev` with the binary at `/usr/bin/<package>`.
@@ -39,7 +40,9 @@ pub fn ours(places: &Places, progress: Progress, package: &str, binary: &Path) -
 /// The base's root filesystem in the cache, keyed by this machine's glibc.
 fn base(places: &Places, progress: Progress) -> Result<std::path::PathBuf> {
     let glibc = Exec::new("dpkg-query").args(["-W", "-f", "${Version}", "libc6"]).output()?;
-    let folder = places.cache.join("images").join(format!("base-{}", glibc.trim()));
+    let script = fs::read(places.script("base-layer.sh"))?;
+    let name = format!("base-{}-{:08x}", glibc.trim(), fnv(&[&script]));
+    let folder = places.cache.join("images").join(name);
     if !folder.is_dir() {
         progress.step("base layer from Debian packages", || {
             Exec::new(places.script("base-layer.sh"))

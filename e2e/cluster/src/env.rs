@@ -1,0 +1,44 @@
+//! The variables that programs need to find the cluster and its platform.
+
+use crate::{Cluster, Road, packages, ports};
+
+impl Cluster {
+    /// What a person or script needs to use it, as names and values.
+    pub fn env(&self) -> Vec<(String, String)> {
+        let mut env = self.vars();
+        let http = |port: ports::Port| format!("http://{}", port.address());
+        for (name, value) in [
+            ("CONSUL_HTTP_ADDR", http(ports::CONSUL)),
+            ("ETCDCTL_ENDPOINTS", http(ports::ETCD)),
+            ("TRAEFIK_WEB", http(ports::TRAEFIK_WEB)),
+            ("TRAEFIK_WEBSECURE", format!("https://{}", ports::TRAEFIK_WEBSECURE.address())),
+            ("FUSEBOX_OPERATOR", http(ports::OPERATOR)),
+        ] {
+            env.push((name.to_owned(), value));
+        }
+        env
+    }
+
+    /// What the programs themselves need.
+    pub(crate) fn vars(&self) -> Vec<(String, String)> {
+        let state = |name: &str| self.places.state.join(name).display().to_string();
+        let mut path = vec![self.places.bin()];
+        let mut vars = vec![
+            ("KUBECONFIG".to_owned(), state("kubeconfig")),
+            ("KUBECACHEDIR".to_owned(), state("kubecache")),
+            ("HELM_CACHE_HOME".to_owned(), state("helm")),
+        ];
+        if Road::taken(&self.places) == Some(Road::Packages) {
+            path.push(self.places.debian().join("usr/bin"));
+            vars.push(("DOCKER_HOST".to_owned(), format!("unix://{}", state("docker.sock"))));
+            vars.push(("DOCKER_CONFIG".to_owned(), state("docker-config")));
+            vars.push(("KIND_EXPERIMENTAL_DOCKER_NETWORK".to_owned(), packages::BRIDGE.to_owned()));
+        }
+        let old = std::env::var_os("PATH").unwrap_or_default();
+        // Once is enough when a shell that has these variables calls again.
+        path.extend(std::env::split_paths(&old).filter(|folder| !folder.starts_with(&self.places.cache)));
+        let path = std::env::join_paths(path).map_or(old, |joined| joined);
+        vars.push(("PATH".to_owned(), path.to_string_lossy().into_owned()));
+        vars
+    }
+}
