@@ -15,7 +15,8 @@ use crate::command::registry::Registry;
 use crate::server::ServerLayer;
 use crate::server::methods::Methods;
 
-/// The policies of this process and everything that lives under them. Clones are one and the same.
+/// The policies of this process and everything that lives under them. Clones are one and the same;
+/// layers and commands go on without it.
 #[derive(Clone, Debug)]
 pub struct Fusebox {
     pub(crate) shared: Arc<Shared>,
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     /// Which policy is in force.
     pub(crate) applied: watch::Sender<Applied>,
     /// Woken by what a report tells beside the policy: breakers, unknown commands.
+    #[cfg(feature = "etcd")]
     pub(crate) changed: Arc<Notify>,
     pub(crate) counts: FeedCounts,
     versions: AtomicU64,
@@ -150,13 +152,14 @@ impl Shared {
         let now = Timestamp::now();
         let clock = Clock::new(Instant::now(), now);
         let changed = Arc::new(Notify::new());
-        let declared = hash.is_some();
+        let commands = Registry::new(policy.outbound, hash.is_some(), clock, Arc::clone(&changed));
         let applied = Applied { version: 0, hash, at: now, rejected: None };
         Self {
             clock,
-            commands: Registry::new(policy.outbound, declared, clock, Arc::clone(&changed)),
+            commands,
             methods: Methods::new(policy.inbound),
             applied: watch::Sender::new(applied),
+            #[cfg(feature = "etcd")]
             changed,
             counts: FeedCounts::default(),
             versions: AtomicU64::new(0),

@@ -96,7 +96,9 @@ fn commands(shared: &Shared, encoder: &mut DescriptorEncoder) -> std::fmt::Resul
         let limit = command.policy().max_concurrent_requests?;
         Some((label(&command.name), u64::from(limit)))
     });
-    family(encoder, "command_limit", "Calls that may be in flight", MetricType::Gauge, limits)
+    family(encoder, "command_limit", "Calls that may be in flight", MetricType::Gauge, limits)?;
+    let unknown = shared.commands.unknown().len() as u64;
+    single(encoder, "unknown_commands", "Commands that the policy does not name", MetricType::Gauge, unknown)
 }
 
 fn breakers(shared: &Shared, encoder: &mut DescriptorEncoder) -> std::fmt::Result {
@@ -111,6 +113,12 @@ fn breakers(shared: &Shared, encoder: &mut DescriptorEncoder) -> std::fmt::Resul
         (label(&command.name), state)
     });
     family(encoder, "breaker_state", "0 closed, 1 half-open, 2 open", MetricType::Gauge, states)?;
+    let since = all.iter().map(|command| {
+        let since = shared.clock.timestamp(command.gate.last().at).as_second();
+        (label(&command.name), u64::try_from(since).unwrap_or_default())
+    });
+    let help = "When a breaker came into its state, seconds since the epoch";
+    family(encoder, "breaker_changed_timestamp_seconds", help, MetricType::Gauge, since)?;
     let transitions = all.iter().flat_map(|command| {
         let counts = &command.gate.transitions;
         [("open", &counts.opened), ("half_open", &counts.half_opened), ("closed", &counts.closed)]

@@ -1,6 +1,6 @@
 //! The breaker as the callers of a command feel it: design.md §5 and the regressions of the
 //! ancestors (reliability.md §2), each a test on paused time.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::expect_used, clippy::panic, clippy::unwrap_used)] // all of it is tests
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! The server layer around a real tonic service and a real axum router on one port, over TCP.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::expect_used, clippy::panic, clippy::unwrap_used)] // all of it is tests
 
 mod common;
 
@@ -168,14 +168,13 @@ impl World {
                     Body::from_stream(ReceiverStream::new(receiver))
                 }),
             );
-        let mut routes = tonic::service::Routes::from(router);
-        routes = routes.add_service(HealthServer::new(service.clone()));
+        let both = tonic::service::Routes::from(router).add_service(HealthServer::new(service.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tonic::transport::Server::builder()
             .accept_http1(true)
             .layer(fusebox.server_layer())
-            .add_routes(routes)
+            .add_routes(both)
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(server);
         let builder = || Client::builder(TokioExecutor::new());

@@ -45,12 +45,12 @@ impl Model {
         u64::from(self.policy.half_open_probes.get())
     }
 
-    /// None: refused. Some(None): passes uncounted.
-    fn admit(&mut self, now: u64) -> Option<Option<Ticket>> {
+    /// Refused, or passes; with None it is not counted.
+    fn admit(&mut self, now: u64) -> Result<Option<Ticket>, ()> {
         match self.policy.mode {
-            BreakerMode::Disabled => return Some(None),
-            BreakerMode::ForcedOpen => return None,
-            BreakerMode::ForcedClosed => return Some(Some(Ticket { change: self.changes, probe: false })),
+            BreakerMode::Disabled => return Ok(None),
+            BreakerMode::ForcedOpen => return Err(()),
+            BreakerMode::ForcedClosed => return Ok(Some(Ticket { change: self.changes, probe: false })),
             BreakerMode::Enforce => {}
         }
         if let Is::HalfOpen { succeeded, .. } = self.phase
@@ -65,12 +65,12 @@ impl Model {
         }
         let probes = self.probes();
         match &mut self.phase {
-            Is::Closed => Some(Some(Ticket { change: self.changes, probe: false })),
+            Is::Closed => Ok(Some(Ticket { change: self.changes, probe: false })),
             Is::HalfOpen { in_flight, succeeded } if *in_flight + *succeeded < probes => {
                 *in_flight += 1;
-                Some(Some(Ticket { change: self.changes, probe: true }))
+                Ok(Some(Ticket { change: self.changes, probe: true }))
             }
-            _ => None,
+            _ => Err(()),
         }
     }
 
@@ -187,11 +187,11 @@ proptest! {
             match &step {
                 Step::Wait(millis) => now += millis,
                 Step::Call => match (gate.admit(Some(&policy), Tick(now)).0, model.admit(now)) {
-                    (Ok(admission), Some(ticket)) => {
+                    (Ok(admission), Ok(ticket)) => {
                         prop_assert_eq!(admission.map(|a| a.probe), ticket.map(|t| t.probe));
                         in_flight.push((admission, ticket));
                     }
-                    (Err(retry_after), None) => prop_assert!(retry_after <= policy.sleep_window_ms.get()),
+                    (Err(retry_after), Err(())) => prop_assert!(retry_after <= policy.sleep_window_ms.get()),
                     (real, model) => prop_assert!(false, "{step:?} at {now}: {real:?}, model {model:?}"),
                 },
                 Step::End(which, verdict) if !in_flight.is_empty() => {

@@ -6,8 +6,8 @@
 //!   watched is told once, with its newest value.
 //! - Whatever ends a watch (a broken connection, a compaction, a token that expired, a restored
 //!   server), it starts again with a whole reading of the range, compared with what was told before,
-//!   and tells what is written after the revision of that. No revision is ever taken from anywhere but such a
-//!   reading.
+//!   and tells what is written after the revision of that. No revision is ever taken from anywhere
+//!   but such a reading.
 //! - A server or a way to it that goes silent is noticed within ten seconds.
 //!
 //! # Caveats

@@ -38,8 +38,8 @@ impl Known {
         let gone = told.keys().filter(|key| !entries.contains_key(*key));
         let mut changes: Vec<_> =
             gone.map(|key| Change::Delete { key: key.clone(), mod_revision: revision }).collect();
-        let changed = entries.into_iter().filter(|(key, entry)| told.get(key) != Some(&Seen::of(entry)));
-        changes.extend(changed.map(|(key, entry)| Change::Put { key, entry }));
+        let puts = entries.into_iter().filter(|(key, entry)| told.get(key) != Some(&Seen::of(entry)));
+        changes.extend(puts.map(|(key, entry)| Change::Put { key, entry }));
         changes
     }
 

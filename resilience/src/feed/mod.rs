@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use crate::env::Settings;
 use crate::etcd::{Change, Range, follow};
@@ -21,13 +21,13 @@ use crate::fusebox::Shared;
 use apply::apply;
 use reporter::{Reporter, TTL};
 
-/// What works for a [`Fusebox`](crate::Fusebox) in the background; it ends with the last handle.
+/// What works for a [`Fusebox`](crate::Fusebox) in the background, until it is shut down or the
+/// runtime ends: layers and commands may outlive every handle.
 #[derive(Debug)]
 pub(crate) struct Feed {
     stop: CancellationToken,
     /// Closed when the reporter has ended.
     reported: watch::Receiver<bool>,
-    _stop_on_drop: DropGuard,
 }
 
 /// How long [`Feed::shutdown`] waits.
@@ -44,7 +44,7 @@ impl Feed {
         tokio::spawn(report.run(stop.clone(), first));
         let policies = run(followed, reported.clone(), Arc::clone(shared));
         tokio::spawn(stop.clone().run_until_cancelled_owned(policies));
-        Self { _stop_on_drop: stop.clone().drop_guard(), stop, reported }
+        Self { stop, reported }
     }
 
     /// Ends both tasks and waits until the report is taken back.

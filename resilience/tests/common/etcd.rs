@@ -18,11 +18,12 @@ fn program() -> PathBuf {
     if let Some(program) = std::env::var_os("FUSEBOX_ETCD_BIN") {
         return program.into();
     }
-    let cache = std::env::var_os("FUSEBOX_CACHE").map(PathBuf::from).unwrap_or_else(|| {
-        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
-        base.unwrap_or_else(home).join("fusebox")
-    });
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    let cache = match (variable("FUSEBOX_CACHE"), variable("XDG_CACHE_HOME"), variable("HOME")) {
+        (Some(cache), ..) => cache,
+        (None, Some(base), _) => base.join("fusebox"),
+        (None, None, home) => home.unwrap_or_default().join(".cache/fusebox"),
+    };
     let program = cache.join("bin/etcd");
     assert!(
         program.exists(),
@@ -179,7 +180,7 @@ impl Wire {
 
 /// Waits for what must happen, far longer than it ever takes.
 pub async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
-    let waited = timeout(Duration::from_secs(60), async {
+    let waited = timeout(Duration::from_mins(1), async {
         while !done().await {
             sleep(Duration::from_millis(20)).await;
         }
