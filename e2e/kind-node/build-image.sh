@@ -3,28 +3,14 @@
 # Rebuilt only when an input changed. usage: build-image.sh KUBERNETES_VERSION   result: CACHE/node/node.tar
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 alone "$node/image"
-k8s=$1 suite=bookworm bin=$cache/bin
-packages=systemd,systemd-sysv,dbus,containerd,runc,containernetworking-plugins,iptables,nftables,iproute2,kmod,conntrack,socat,ethtool,ebtables,ipset,util-linux,mount,procps,ca-certificates,findutils,jq,hostname,libseccomp2
+k8s=$1 bin=$cache/bin
 
-# The mirror is the one this machine's apt uses for the suite's main archive.
-mirror=${FUSEBOX_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(CODENAME) $(COMPONENT) $(REPO_URI)' | awk -v s="$suite" '$1 == s && $2 == "main" {print $3; exit}')}
-
-key=$({ echo "$k8s $suite $packages"; cat "$here"/build-image.sh "$here"/lib/pause.c "$here"/lib/archive.py "$here"/node/*; (cd "$bin" && readlink -f kube* etcd coredns); } | sha256sum | cut -c1-16)
+key=$({ echo "$k8s"; cat "$here"/{build-image,node-base}.sh "$here"/lib/pause.c "$here"/lib/archive.py "$here"/node/*; (cd "$bin" && readlink -f kube* etcd coredns); } | sha256sum | cut -c1-16)
 [[ -s $node/node.tar && $(cat "$node/node.key" 2>/dev/null) == "$key" ]] && exit 0
 root=$node/rootfs
 
-# 1. the Debian part, kept as a tar of its own: it changes only with the package list
-basekey=$(echo "$suite $packages" | sha256sum | cut -c1-16)
-base=$node/base-$basekey.tar
-if [[ ! -s $base ]]; then
-  say "debootstrap $suite"
-  rm -rf "$root.part"; mkdir -p "$node/debs"
-  DEBOOTSTRAP_DIR=$debian/root/usr/share/debootstrap "$debian/root/usr/sbin/debootstrap" --variant=minbase --cache-dir="$node/debs" \
-    --include="$packages" "$suite" "$root.part" "$mirror" >"$node/debootstrap.log" 2>&1 || { tail -5 "$node/debootstrap.log" >&2; exit 1; }
-  rm -rf "$root.part"/var/cache/apt/* "$root.part"/var/lib/apt/lists/* "$root.part"/usr/share/{doc,man,locale,info,lintian}/* "$root.part"/var/log/*.log
-  tar -C "$root.part" --one-file-system -c . >"$base.part"; mv "$base.part" "$base"
-  rm -rf "$root.part"
-fi
+# 1. the Debian part
+base=$("$here/node-base.sh")
 
 # 2. the node's files
 say "node filesystem"

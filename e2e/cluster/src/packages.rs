@@ -23,15 +23,10 @@ fn script(places: &Places, name: &str) -> Exec {
 
 /// Programs, packages and node image, and the daemon running with the image in its store.
 pub(crate) fn start(places: &Places, progress: Progress) -> Result<()> {
-    thread::scope(|scope| {
-        let daemon = scope.spawn(|| {
-            packages(places, progress)?;
-            progress.step("starting the cluster's own Docker daemon", || {
-                script(places, "daemon.sh").arg("start").logged(&places.logs().join("daemon.log"))
-            })
-        });
-        image(places, progress)?;
-        daemon.join().unwrap_or_else(|_| bail!("the daemon's thread ended badly"))
+    image(places, progress, || {
+        progress.step("starting the cluster's own Docker daemon", || {
+            script(places, "daemon.sh").arg("start").logged(&places.logs().join("daemon.log"))
+        })
     })?;
     let name = node_image(places)?;
     let log = places.logs().join("import.log");
@@ -40,8 +35,7 @@ pub(crate) fn start(places: &Places, progress: Progress) -> Result<()> {
 
 /// What can be made before a cluster is wanted.
 pub(crate) fn prepare(places: &Places, progress: Progress) -> Result<()> {
-    packages(places, progress)?;
-    image(places, progress)
+    image(places, progress, || Ok(()))
 }
 
 /// The node image's name in the daemon's store.
@@ -49,22 +43,25 @@ pub(crate) fn node_image(places: &Places) -> Result<String> {
     Ok(format!("localhost/fusebox-node:{}", tools::KUBERNETES.version(places)?))
 }
 
-fn packages(places: &Places, progress: Progress) -> Result<()> {
-    let log = places.logs().join("packages.log");
-    progress.step("Debian packages", || script(places, "packages.sh").logged(&log))
-}
-
-fn image(places: &Places, progress: Progress) -> Result<()> {
-    for tool in [tools::KIND, tools::KUBERNETES, tools::ETCD, tools::COREDNS] {
-        tool.ensure(places, progress, Target::Nodes)?;
-    }
-    // debootstrap is one of the packages.
-    if !places.debian().join(".debootstrap").exists() {
-        packages(places, progress)?;
-    }
+/// The node image. Debian's part, and what `then` needs it for, comes while our programs are built.
+fn image(places: &Places, progress: Progress, then: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    let log = |name: &str| places.logs().join(name);
+    thread::scope(|scope| {
+        let debian = scope.spawn(|| {
+            progress.step("Debian packages and the node's system", || {
+                script(places, "packages.sh").logged(&log("packages.log"))?;
+                script(places, "node-base.sh").logged(&log("node-base.log"))
+            })?;
+            then()
+        });
+        for tool in [tools::KIND, tools::KUBERNETES, tools::ETCD, tools::COREDNS] {
+            tool.ensure(places, progress, Target::Nodes)?;
+        }
+        debian.join().unwrap_or_else(|_| bail!("the packages' thread ended badly"))
+    })?;
     let version = tools::KUBERNETES.version(places)?;
-    let log = places.logs().join("node-image.log");
-    progress.step("node image", || script(places, "build-image.sh").arg(version).logged(&log))
+    progress
+        .step("node image", || script(places, "build-image.sh").arg(version).logged(&log("node-image.log")))
 }
 
 /// Containers, volumes and network of the daemon, gone.
