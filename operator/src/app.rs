@@ -175,7 +175,7 @@ async fn take_epoch<S: EpochStore + ?Sized + 'static>(
     match timeout(PATIENCE, of(&context).fence()).await {
         Ok(Ok(_)) => return,
         Ok(Err(error)) => {
-            tracing::warn!(%error, "a backend does not answer yet; the rest goes on without it")
+            tracing::warn!(%error, "a backend does not answer yet; the rest goes on without it");
         }
         Err(_) => tracing::warn!("a backend does not answer yet; the rest goes on without it"),
     }
@@ -194,9 +194,9 @@ async fn wake_on_reports(
     wake: Wake,
     stores: Stores,
 ) {
-    let (changed, mut changes) = mpsc::unbounded_channel();
+    let (changed, mut told) = mpsc::unbounded_channel();
     tokio::spawn(reports.follow(etcd, keys, changed));
-    while let Some(change) = changes.recv().await {
+    while let Some(change) = told.recv().await {
         match change {
             Changed::One(of) => {
                 let _ = wake.send(ObjectRef::new(&of.name).within(&of.namespace));

@@ -11,11 +11,13 @@ use crate::consul::ConsulConfig;
 use crate::reconcile::Settings;
 use crate::reconcile::validate::AllowedPrefixes;
 
-/// The Fusebox operator: makes every `ResilientService` of a Kubernetes cluster so in Consul, Traefik and
+/// The Fusebox operator: makes every ResilientService of a Kubernetes cluster so in Consul, Traefik and
 /// etcd, and tells in its status what is in force.
 ///
 /// It finds the cluster as kubectl does: in a pod by its service account, else by KUBECONFIG.
 #[derive(Clone, Debug, Parser)]
+// The doc comments are what --help prints.
+#[allow(clippy::doc_markdown)]
 #[command(name = "fusebox-operator", version, max_term_width = 100)]
 pub struct Config {
     /// This cluster's name in Consul and etcd: unique among all clusters that share them
@@ -50,8 +52,8 @@ pub struct Config {
     /// Certificate authorities that etcd is verified by, as PEM, instead of the system's
     #[arg(long, env = "FUSEBOX_ETCD_CA_FILE", value_name = "FILE")]
     pub etcd_ca_file: Option<PathBuf>,
-    /// A JSON file that says which raw etcd keys each namespace may write: {"shop": ["service."]}.
-    /// Without it no namespace may write any
+    /// A JSON file that says which raw etcd keys each namespace may write: an object of namespaces, each with
+    /// a list of prefixes. Without it no namespace may write any
     #[arg(long, env = "FUSEBOX_ALLOWED_KEY_PREFIXES_FILE", value_name = "FILE")]
     pub allowed_key_prefixes_file: Option<PathBuf>,
 

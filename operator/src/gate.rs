@@ -37,13 +37,11 @@ impl Gate {
         if self.rests_until.borrow().is_some_and(|until| Instant::now() < until) {
             return Err(silent(", a moment ago").into());
         }
-        match timeout(DEADLINE, call).await {
-            Ok(done) => done,
-            Err(_) => {
-                self.rests_until.send_replace(Some(Instant::now() + REST));
-                Err(silent("").into())
-            }
+        if let Ok(done) = timeout(DEADLINE, call).await {
+            return done;
         }
+        self.rests_until.send_replace(Some(Instant::now() + REST));
+        Err(silent("").into())
     }
 }
 

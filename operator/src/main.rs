@@ -16,6 +16,7 @@ mod ports;
 mod readiness;
 mod reconcile;
 #[cfg(test)]
+#[allow(clippy::unwrap_in_result, reason = "a world that cannot be locked fails its test")]
 mod world;
 
 use clap::Parser;

@@ -24,7 +24,7 @@ pub type Answer<'a, T> = BoxFuture<'a, T>;
 #[error("{0}")]
 pub struct Unavailable(pub String);
 
-/// Where an epoch key stood when it was last seen: Consul's ModifyIndex, etcd's mod_revision.
+/// Where an epoch key stood when it was last seen: Consul's `ModifyIndex`, etcd's `mod_revision`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence(pub u64);
 

@@ -36,7 +36,8 @@ pub struct Node {
 pub struct Service {
     #[serde(rename = "ID")]
     pub id: String,
-    pub service: String,
+    #[serde(rename = "Service")]
+    pub name: String,
     pub tags: Option<Vec<String>>,
     pub meta: Option<BTreeMap<String, String>>,
     pub address: String,
@@ -49,7 +50,7 @@ impl Service {
         Entry {
             passing: checks.get(&self.id).copied(),
             id: self.id,
-            name: self.service,
+            name: self.name,
             address: self.address,
             port: self.port,
             tags: self.tags.unwrap_or_default(),

@@ -75,14 +75,14 @@ impl Http {
         Ok(Self { base, token_file: config.token_file.clone(), client, gate: Gate::new("Consul") })
     }
 
-    /// The answer as JSON; None where there is nothing.
+    /// The answer as JSON; None where there is nothing: 404, or `null`.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Unavailable> {
         let (status, body) = self.request(Method::GET, path, Bytes::new()).await?;
         if status == 404 {
             return Ok(None);
         }
         good(path, status, &body)?;
-        parse(path, &body).map(Some)
+        parse(path, &body)
     }
 
     /// The answer's status and text.

@@ -49,12 +49,9 @@ impl Consul {
         let path = |of: &str| format!("/v1/{of}/{}?consistent", http::encode(node));
         let services = path("catalog/node-services");
         let checks = path("health/node");
-        let (services, checks) = tokio::try_join!(
-            self.http.get::<Option<NodeServices>>(&services),
-            self.http.get::<Vec<Check>>(&checks)
-        )?;
-        let Some((node, services)) = services.flatten().and_then(|both| Some((both.node?, both.services)))
-        else {
+        let (services, checks) =
+            tokio::try_join!(self.http.get::<NodeServices>(&services), self.http.get::<Vec<Check>>(&checks))?;
+        let Some((node, services)) = services.and_then(|both| Some((both.node?, both.services))) else {
             return Ok(NodeView::default());
         };
         let meta = node.meta.unwrap_or_default();

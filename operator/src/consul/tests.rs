@@ -10,10 +10,12 @@ use tokio::sync::Mutex;
 use super::*;
 use crate::model::Entry;
 
+type Seen = (String, String, Option<String>, Value);
+
 #[derive(Default)]
 struct Fake {
     /// Method, path and query, token, body.
-    seen: Mutex<Vec<(String, String, Option<String>, Value)>>,
+    seen: Mutex<Vec<Seen>>,
     answers: Mutex<Vec<(u16, String)>>,
 }
 

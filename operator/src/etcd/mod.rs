@@ -45,9 +45,10 @@ impl Etcd {
         let failed = |error: &dyn std::fmt::Display| {
             Unavailable(format!("etcd at {}: {error}", self.config.endpoints().join(", ")))
         };
+        // Boxed: the future of a connection is large.
         let done = self
             .gate
-            .run(async {
+            .run(Box::pin(async {
                 let mut held = self.client.lock().await;
                 let mut client = match &*held {
                     Some(client) => client.clone(),
@@ -56,7 +57,7 @@ impl Etcd {
                 drop(held);
                 let done = client.txn(txn).await.map_err(|error| failed(&error))?;
                 Ok((done.succeeded(), done.op_responses()))
-            })
+            }))
             .await;
         if done.is_err() {
             *self.client.lock().await = None;

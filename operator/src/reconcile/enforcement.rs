@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use fusebox_policy::v1alpha1::{Failure, OpenBreaker, Summary};
-use fusebox_policy::wire::{BreakerState, PolicyDocument, Report};
+use fusebox_policy::wire::{BreakerState, PolicyDocument, PolicyHash, Report};
 
 use super::conditions::reasons;
 use super::observe::Snapshot;
@@ -66,7 +66,9 @@ impl Enforcement {
             all.ready += 1;
             all.instance(&endpoint.display, reports.get(&endpoint.instance), hash);
         }
-        reports.values().for_each(|report| all.breakers_of(report));
+        for report in reports.values() {
+            all.breakers_of(report);
+        }
         if all.reporting == 0 {
             // A service without the library: one condition says it, not a line for each instance.
             all.failures.clear();
@@ -99,7 +101,7 @@ impl Enforcement {
                 ),
             );
         }
-        let running = report.hash.as_ref().map(|hash| hash.as_str());
+        let running = report.hash.as_ref().map(PolicyHash::as_str);
         if running.is_some() && running == hash {
             self.enforcing += 1;
             return;

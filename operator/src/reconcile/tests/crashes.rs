@@ -25,21 +25,25 @@ config: { etcdKeys: { service.user.limit: '5' } }
 struct Act {
     name: &'static str,
     before: fn(&Scene),
-    act: fn(&Scene),
+    then: fn(&Scene),
 }
 
 const ACTS: [Act; 4] = [
-    Act { name: "create", before: |_| {}, act: |scene| scene.put(&user(), FULL) },
+    Act { name: "create", before: |_| {}, then: |scene| scene.put(&user(), FULL) },
     Act {
         name: "edit",
         before: |scene| scene.put(&user(), FULL),
-        act: |scene| {
+        then: |scene| {
             scene.put(&user(), EDITED);
             scene.scale(&[("b", true), ("c", false)]);
         },
     },
-    Act { name: "lose the service", before: |scene| scene.put(&user(), FULL), act: |scene| scene.scale(&[]) },
-    Act { name: "delete", before: |scene| scene.put(&user(), FULL), act: |scene| scene.delete(&user()) },
+    Act {
+        name: "lose the service",
+        before: |scene| scene.put(&user(), FULL),
+        then: |scene| scene.scale(&[]),
+    },
+    Act { name: "delete", before: |scene| scene.put(&user(), FULL), then: |scene| scene.delete(&user()) },
 ];
 
 async fn set(act: &Act) -> Scene {
@@ -48,7 +52,7 @@ async fn set(act: &Act) -> Scene {
     scene.scale(&[("a", true), ("b", true)]);
     (act.before)(&scene);
     scene.settle(&user()).await;
-    (act.act)(&scene);
+    (act.then)(&scene);
     scene
 }
 
