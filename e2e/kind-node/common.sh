@@ -29,10 +29,12 @@ for folder in glob.glob("/proc/[0-9]*"):
     try:
         args = open(folder + "/cmdline", "rb").read().decode("utf-8", "replace").split("\0")
         cgroups = open(folder + "/cgroup").read()
+        dead = open(folder + "/stat").read().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
         continue
     daemon = os.path.basename(args[0]) in daemons and any(state + "/" in a for a in args)
-    if daemon or f":/{group}/" in cgroups:
+    # One that is dead and waits for its parent's notice is nobody's to end.
+    if not dead and (daemon or f":/{group}/" in cgroups):
         found.append(int(folder[6:]))
 print(*sorted(found))
 PY
