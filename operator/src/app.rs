@@ -1,6 +1,7 @@
 //! Wires everything together, and ends it.
 
 use std::convert::Infallible;
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::admin;
-use crate::config::{Config, LogFormat};
+use crate::config::Config;
 use crate::consul::{Consul, Http};
 use crate::epoch::{Fenced, Signals};
 use crate::etcd::{Changed, Etcd, Reports};
@@ -49,7 +50,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::debug!("a TLS provider is there already");
     }
     let stop = stop_signal()?;
-    let settings = config.settings()?;
+    let settings = config.settings();
     let metrics = Arc::new(Metrics::default());
     let readiness = Arc::new(Readiness::waiting_for([KINDS, FENCES]));
     let client = Client::try_default().await.context("finding the Kubernetes cluster")?;
@@ -228,21 +229,25 @@ fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
     tokio::spawn(async move {
         loop {
             tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-            if stop.send_replace(true) {
+            if *stop.borrow() {
                 std::process::exit(130);
             }
             tracing::info!("asked to end: effects in flight finish, nothing is deregistered");
+            stop.send_replace(true);
         }
     });
     Ok(stopping)
 }
 
 fn init_logs(config: &Config) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log).context("--log")?;
+    // The runtime's spans repeat what our own lines say.
+    let filter = format!("kube_runtime=warn,{}", config.log);
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).context("--log")?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log_format {
-        LogFormat::Human => logs.with_target(false).init(),
-        LogFormat::Json => logs.json().flatten_event(true).init(),
+    if config.log_json {
+        logs.json().flatten_event(true).init();
+    } else {
+        logs.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
     }
     Ok(())
 }

@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use fusebox::etcd::EtcdConfig;
 
 use crate::consul::ConsulConfig;
@@ -52,10 +51,10 @@ pub struct Config {
     /// Certificate authorities that etcd is verified by, as PEM, instead of the system's
     #[arg(long, env = "FUSEBOX_ETCD_CA_FILE", value_name = "FILE")]
     pub etcd_ca_file: Option<PathBuf>,
-    /// A JSON file that says which raw etcd keys each namespace may write: an object of namespaces, each with
-    /// a list of prefixes. Without it no namespace may write any
-    #[arg(long, env = "FUSEBOX_ALLOWED_KEY_PREFIXES_FILE", value_name = "FILE")]
-    pub allowed_key_prefixes_file: Option<PathBuf>,
+    /// Which raw etcd keys each namespace may write, as JSON: an object of namespaces, each with a list of
+    /// prefixes. Without it no namespace may write any
+    #[arg(long, env = "FUSEBOX_ALLOWED_KEY_PREFIXES", value_parser = prefixes, value_name = "JSON")]
+    pub allowed_key_prefixes: Option<AllowedPrefixes>,
 
     /// Where /healthz, /readyz and /metrics are served
     #[arg(long, env = "FUSEBOX_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
@@ -66,18 +65,13 @@ pub struct Config {
     /// What is logged: error, warn, info, debug, or by module, like fusebox_operator=debug
     #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
-    /// How it is logged
-    #[arg(long, env = "FUSEBOX_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
-    pub log_format: LogFormat,
+    /// Log one JSON object a line, for machines
+    #[arg(long, env = "FUSEBOX_LOG_JSON", action = clap::ArgAction::SetTrue, value_parser = clap::builder::FalseyValueParser::new())]
+    pub log_json: bool,
 }
 
-/// How it is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people
-    Human,
-    /// For machines: one JSON object a line
-    Json,
+fn prefixes(text: &str) -> Result<AllowedPrefixes, String> {
+    serde_json::from_str(text).map_err(|error| format!("like {}: {error}", r#"{"shop":["service.user."]}"#))
 }
 
 fn cluster_name(text: &str) -> Result<String, String> {
@@ -119,16 +113,11 @@ impl Config {
     }
 
     /// What the pure steps need to know.
-    pub fn settings(&self) -> anyhow::Result<Settings> {
-        let allowed = match &self.allowed_key_prefixes_file {
-            None => AllowedPrefixes::new(),
-            Some(file) => {
-                let name = || format!("--allowed-key-prefixes-file {}", file.display());
-                let text = std::fs::read_to_string(file).with_context(name)?;
-                serde_json::from_str(&text).with_context(name)?
-            }
-        };
-        Ok(Settings { cluster: self.cluster.clone(), allowed })
+    pub fn settings(&self) -> Settings {
+        Settings {
+            cluster: self.cluster.clone(),
+            allowed: self.allowed_key_prefixes.clone().unwrap_or_default(),
+        }
     }
 }
 
@@ -144,7 +133,7 @@ mod tests {
     fn the_cluster_alone_is_enough() {
         let config = parse(&["--cluster", "demo"]).unwrap();
         assert_eq!(config.etcd, ["http://127.0.0.1:2379"]);
-        assert!(config.settings().unwrap().allowed.is_empty());
+        assert!(config.settings().allowed.is_empty());
     }
 
     #[test]
@@ -155,14 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn allowed_prefixes_come_from_a_file() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), r#"{"shop": ["service.", "x"]}"#).unwrap();
-        let path = file.path().to_str().unwrap();
-        let config = parse(&["--cluster", "demo", "--allowed-key-prefixes-file", path]).unwrap();
-        assert_eq!(config.settings().unwrap().allowed["shop"], ["service.", "x"]);
-        std::fs::write(file.path(), "[]").unwrap();
-        assert!(config.settings().is_err());
+    fn allowed_prefixes_are_json() {
+        let with = |json: &str| parse(&["--cluster", "demo", "--allowed-key-prefixes", json]);
+        assert_eq!(
+            with(r#"{"shop":["service.","x"]}"#).unwrap().settings().allowed["shop"],
+            ["service.", "x"]
+        );
+        assert!(with("{}").unwrap().settings().allowed.is_empty());
+        assert!(with("[]").unwrap_err().to_string().contains("service.user."));
     }
 
     #[test]

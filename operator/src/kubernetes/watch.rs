@@ -1,10 +1,10 @@
 //! The watches: each keeps a cache, and wakes the resources that a change concerns.
 //!
-//! # Caveats
-//! - A claim that falls free wakes the losers of conflicts at once when the holder is edited, else the resync
-//!   finds it.
+//! An edit or the end of any resource also wakes those that lost a claim: it may have fallen free.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Service;
@@ -68,24 +68,57 @@ fn wake_users(wake: &Wake, resources: &Store<Guarded>, namespace: Option<&str>, 
     }
 }
 
-/// Resources wake when their spec, their finalizers or annotations change, or their deletion begins; never
-/// for their status, which we write ourselves.
+/// Resources wake when their spec, their finalizers or annotations change, when their deletion begins or ends;
+/// never for their status, which we write ourselves.
 fn resources(
     client: &Client,
 ) -> (Store<Guarded>, impl Stream<Item = Result<Guarded, watcher::Error>> + Send + use<>) {
     let (reader, writer) = reflector::store();
+    let mut news = News::default();
     let events = watcher(Api::<Guarded>::all(client.clone()), watcher::Config::default())
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
-        .touched_objects()
-        .predicate_filter(wakes(), kube::runtime::utils::PredicateConfig::default());
+        .filter_map(move |event| std::future::ready(event.map(|event| news.of(event)).transpose()));
     (reader, events)
 }
 
-fn wakes() -> impl Predicate<Guarded> + Send + 'static {
+/// Tells what concerns us from what does not. kube's own `predicate_filter` holds back the end of a deletion:
+/// the last event shows the object as it was before its finalizer went, so nothing in it is new.
+#[derive(Default)]
+struct News(HashMap<ObjectRef<Guarded>, u64>);
+
+impl News {
+    fn of(&mut self, event: watcher::Event<Guarded>) -> Option<Guarded> {
+        match event {
+            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+                let hash = wakes().hash_property(&object).unwrap_or_default();
+                let before = self.0.insert(ObjectRef::from_obj(&object), hash);
+                (before != Some(hash)).then_some(object)
+            }
+            watcher::Event::Delete(object) => {
+                self.0.remove(&ObjectRef::from_obj(&object));
+                Some(object)
+            }
+            watcher::Event::Init | watcher::Event::InitDone => None,
+        }
+    }
+}
+
+fn wakes() -> impl Predicate<Guarded> {
+    let uid = |object: &Guarded| object.meta().uid.as_ref().map(hash);
     let deletion = |object: &Guarded| object.meta().deletion_timestamp.as_ref().map(|_| 1);
-    predicates::generation.combine(predicates::finalizers).combine(predicates::annotations).combine(deletion)
+    predicates::generation
+        .combine(predicates::finalizers)
+        .combine(predicates::annotations)
+        .combine(deletion)
+        .combine(uid)
+}
+
+fn hash(text: &String) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn cache<K>(
@@ -113,9 +146,32 @@ async fn each<K>(
     while let Some(event) = events.next().await {
         match event {
             Ok(object) => act(object),
-            Err(error) => tracing::warn!(kind, %error, "a watch is interrupted; it starts again by itself"),
+            Err(error) => {
+                tracing::warn!(
+                    "the watch of {kind} is interrupted and starts again by itself: {}",
+                    why(kind, &error)
+                );
+            }
         }
     }
+}
+
+/// The error without its debugging text, and what to do about the one that a person can mend.
+fn why(kind: &str, error: &watcher::Error) -> String {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status,
+        error => return error.to_string(),
+    };
+    let fix = match status.code {
+        404 if kind == "ResilientService" => {
+            ": install the CRD (the chart does, unless crds.enabled is false)"
+        }
+        403 => ": the operator's ClusterRole is missing or incomplete",
+        _ => "",
+    };
+    format!("the Kubernetes API answered {}: {}{fix}", status.code, status.message)
 }
 
 #[cfg(test)]
@@ -145,9 +201,21 @@ spec: {{ service: {{ name: user }} }}
             "{ name: a, generation: 1, finalizers: [x] }",
             "{ name: a, generation: 1, annotations: { fusebox.dev/abandon-cleanup: 'true' } }",
             "{ name: a, generation: 1, deletionTimestamp: '2026-11-24T21:00:00Z' }",
+            "{ name: a, generation: 1, uid: another }",
         ] {
             assert_ne!(base, seen(metadata), "{metadata}");
         }
+    }
+
+    #[test]
+    fn the_end_of_a_deletion_is_news_though_nothing_in_the_object_is() {
+        let mut news = News::default();
+        let dying =
+            object("{ name: a, generation: 1, finalizers: [x], deletionTimestamp: '2026-11-24T21:00:00Z' }");
+        assert!(news.of(watcher::Event::Apply(dying.clone())).is_some());
+        assert!(news.of(watcher::Event::Apply(dying.clone())).is_none());
+        assert!(news.of(watcher::Event::Delete(dying.clone())).is_some());
+        assert!(news.of(watcher::Event::InitApply(dying)).is_some(), "a new one of this name");
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub fn status(
         what.extend(
             (raw > 0).then(|| if raw == 1 { "1 raw key".to_owned() } else { format!("{raw} raw keys") }),
         );
-        Verdict::yes(reasons::PUBLISHED, format!("{} in etcd", list(&what)))
+        Verdict::yes(reasons::PUBLISHED, format!("in etcd: {}", list(&what)))
     });
     let wanted = judged.as_ref().ok().map(|valid| valid.policy.hash.to_string());
     let hash = enforcement::published(seen, wanted.as_deref(), published.status == TRUE);
@@ -212,8 +212,11 @@ pub fn notices(old: Option<&ResilientServiceStatus>, new: &ResilientServiceStatu
             }
         }
     };
-    // Ready repeats what another condition says; its Event is for the good news.
-    let repeated = |new: &&Condition| new.type_ == types::READY && new.status != TRUE;
+    // What another condition says already: Ready when it is bad, and all that follows from not being accepted.
+    let repeated = |new: &&Condition| {
+        (new.type_ == types::READY && new.status != TRUE)
+            || [reasons::NOT_ACCEPTED, reasons::NOT_PUBLISHED].contains(&new.reason.as_str())
+    };
     let notice = |new: &Condition| Notice {
         warning: new.status == FALSE && new.reason != reasons::APPLYING,
         reason: new.reason.clone(),
