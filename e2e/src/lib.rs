@@ -4,8 +4,8 @@
 //! before (`cargo xtask test` does it); a test that finds none of it fails and says so.
 
 pub mod consul;
-pub mod eventually;
 pub mod etcd;
+pub mod eventually;
 pub mod gateway;
 pub mod resource;
 pub mod shop;

@@ -18,7 +18,9 @@ pub async fn opened() -> Result<World> {
     ca(&world).await?;
     // A test before may have edited them: what it set and the examples do not would stay under apply.
     for path in ["examples/user.yaml", "examples/caller.yaml"] {
-        world.run("kubectl", &["apply", "--force-conflicts", "--server-side", "-f", "-"], Some(&file(path)?)).await?;
+        world
+            .run("kubectl", &["apply", "--force-conflicts", "--server-side", "-f", "-"], Some(&file(path)?))
+            .await?;
     }
     scale(&world, "user-service", 2).await?;
     for name in ["user", "caller"] {
@@ -91,7 +93,10 @@ pub async fn incarnation(world: &World, name: &str) -> Result<BTreeSet<(String, 
 pub async fn ready_addresses(world: &World, name: &str, port: u16) -> Result<Vec<String>> {
     let is_ready = |pod: &Pod| {
         let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-        conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        conditions
+            .into_iter()
+            .flatten()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
     };
     let pods = pods(world, name).await?;
     let mut found: Vec<String> = pods
@@ -116,4 +121,3 @@ pub async fn ca(world: &World) -> Result<String> {
     world.apply(&secret.to_string()).await?;
     Ok(cert.pem())
 }
-

@@ -32,10 +32,12 @@ impl World {
         let cluster = Cluster::open()?;
         let env: BTreeMap<_, _> = cluster.env().into_iter().collect();
         let path = env.get("KUBECONFIG").context("the cluster names no KUBECONFIG")?;
-        let config = Kubeconfig::read_from(path)
-            .with_context(|| format!("no cluster: {path} cannot be read. Run `cargo xtask test` or `cargo xtask demo`"))?;
+        let config = Kubeconfig::read_from(path).with_context(|| {
+            format!("no cluster: {path} cannot be read. Run `cargo xtask test` or `cargo xtask demo`")
+        })?;
         let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-        let http = reqwest::Client::builder().no_proxy().timeout(std::time::Duration::from_secs(30)).build()?;
+        let http =
+            reqwest::Client::builder().no_proxy().timeout(std::time::Duration::from_secs(30)).build()?;
         Ok(Self { client: Client::try_from(config)?, http, cluster, env })
     }
 

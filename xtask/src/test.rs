@@ -27,10 +27,10 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn all(cluster: &Cluster, steps: &mut Steps, args: &Args) -> Result<()> {
     let checkout = &cluster.places().checkout;
+    // Programs first: installing them is no trace of a cluster, and the library's tests run etcd.
+    steps.run("programs for the cluster", || cluster.prepare())?;
     check::all(cluster, steps)?;
-    steps.run("unit and integration tests", || {
-        cargo(checkout, &["test", "--quiet", "--workspace", "--exclude", "fusebox-e2e"])
-    })?;
+    steps.run("unit and integration tests", || cargo(checkout, &["test", "--quiet", "--workspace"]))?;
 
     let was_up = cluster.status().up;
     // The cluster's own tests cost no cycle of their own: the one that the tests run on is one that healed.
@@ -63,15 +63,16 @@ fn on_cluster(cluster: &Cluster, steps: &mut Steps) -> Result<()> {
         install::shop(cluster)
     })?;
     steps.run("end-to-end tests", || {
-        cargo(&cluster.places().checkout, &["test", "--package", "fusebox-e2e", "--", "--test-threads=1"])
+        // The whole workspace, as the tests before: one set of features, one build.
+        let test = ["test", "--workspace", "--test", "main_job", "--", "--test-threads=1"];
+        cargo(&cluster.places().checkout, &test)
     })
 }
 
 /// Build our images and load them.
 pub fn images(cluster: &Cluster) -> Result<()> {
-    let mut build = vec!["build"];
-    build.extend(PACKAGES.iter().flat_map(|package| ["--package", package]));
-    cargo(&cluster.places().checkout, &build)?;
+    // The whole workspace, as the tests: one set of features, one build.
+    cargo(&cluster.places().checkout, &["build", "--workspace", "--bins"])?;
     let images = PACKAGES.iter().map(|package| cluster.image(package)).collect::<Result<Vec<_>>>()?;
     cluster.load(&images)
 }

@@ -79,7 +79,8 @@ async fn a_passing_exactly_when_ready() -> Result<()> {
     spec["containers"][0].as_object_mut().map(|container| container.remove("volumeMounts"));
     let mut labels = pod.metadata.labels.unwrap_or_default();
     labels.remove("pod-template-hash");
-    let gated: Pod = serde_json::from_value(json!({ "metadata": { "name": "gated", "labels": labels }, "spec": spec }))?;
+    let gated: Pod =
+        serde_json::from_value(json!({ "metadata": { "name": "gated", "labels": labels }, "spec": spec }))?;
     pods.create(&PostParams::default(), &gated).await?;
     let address = eventually("the gated pod has an address", || async {
         let pod = pods.get("gated").await?;
@@ -89,12 +90,14 @@ async fn a_passing_exactly_when_ready() -> Result<()> {
     .await?;
 
     for gate in ["False", "True", "False"] {
-        let status = json!({ "status": { "conditions": [{ "type": "e2e.fusebox.dev/gate", "status": gate }] } });
+        let status =
+            json!({ "status": { "conditions": [{ "type": "e2e.fusebox.dev/gate", "status": gate }] } });
         pods.patch_status("gated", &PatchParams::default(), &Patch::Strategic(status)).await?;
         eventually(&format!("the gate is {gate}: Consul says so"), || async {
             let all = consul::instances(&world, "user.service").await?;
             let found = all.iter().find(|instance| instance.address == address);
-            let passing = found.ok_or_else(|| anyhow::anyhow!("{address} is not registered: {all:?}"))?.passing;
+            let passing =
+                found.ok_or_else(|| anyhow::anyhow!("{address} is not registered: {all:?}"))?.passing;
             ensure!(passing == (gate == "True"), "passing: {passing}");
             Ok::<_, anyhow::Error>(())
         })

@@ -26,7 +26,9 @@ async fn b_https_with_the_certificate_of_the_secret() -> Result<()> {
     let ca = shop::ca(&world).await?;
     let (client, url) = gateway::https(&world, gateway::API, &ca)?;
     let text = eventually("HTTPS with our certificate", || async {
-        Ok::<_, anyhow::Error>(client.get(format!("{url}/users/Ada")).send().await?.error_for_status()?.text().await?)
+        Ok::<_, anyhow::Error>(
+            client.get(format!("{url}/users/Ada")).send().await?.error_for_status()?.text().await?,
+        )
     })
     .await?;
     assert!(text.contains("Hello, Ada"), "{text}");
@@ -39,7 +41,8 @@ async fn b_grpc() -> Result<()> {
     let mut client = gateway::grpc(&world).await?;
     let answer = client.get_user(GetUserRequest { name: "Ada".into() }).await?;
     assert_eq!(answer.get_ref().msg, "Hello, Ada");
-    let error = client.get_user(GetUserRequest { name: String::new() }).await.expect_err("an empty name is refused");
+    let error =
+        client.get_user(GetUserRequest { name: String::new() }).await.expect_err("an empty name is refused");
     assert_eq!(error.code(), tonic::Code::InvalidArgument, "{error}");
     Ok(())
 }

@@ -57,7 +57,8 @@ async fn c_a_slow_service_opens_the_callers_breaker_and_it_closes_again() -> Res
 #[tokio::test]
 async fn c_a_command_that_the_policy_does_not_name_is_visible() -> Result<()> {
     let world = shop::opened().await?;
-    let commands = serde_json::json!({ "outbound": { "commands": [{ "name": "getuser", "timeout": "1s" }] } });
+    let commands =
+        serde_json::json!({ "outbound": { "commands": [{ "name": "getuser", "timeout": "1s" }] } });
     resource::patch(&world, "caller", commands).await?;
     resource::until(&world, "caller", "Enforced", "True").await?;
     eventually("the status names the command that the code calls", || async {

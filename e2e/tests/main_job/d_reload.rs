@@ -21,7 +21,8 @@ async fn d_an_edited_timeout_is_in_force_without_a_restart() -> Result<()> {
     for _ in 0..10 {
         let answer = gateway::get(&world, gateway::API, "/users/Ada").await?;
         assert_eq!(answer.status(), 504, "an instance still runs the old timeout");
-        let reason = answer.headers().get("fusebox-reason").map(|value| value.to_str().unwrap_or_default().to_owned());
+        let reason =
+            answer.headers().get("fusebox-reason").map(|value| value.to_str().unwrap_or_default().to_owned());
         assert_eq!(reason.as_deref(), Some("timeout"));
     }
     assert_eq!(shop::incarnation(&world, "user-service").await?, before, "a pod was restarted");
@@ -70,7 +71,10 @@ async fn d_enforced_goes_false_and_true_again_with_its_generation() -> Result<()
     let mut changes = Box::pin(watcher(resource::api(&world), config).default_backoff().applied_objects());
     changes.next().await;
 
-    let generation = resource::patch(&world, "user", json!({ "inbound": { "timeout": "1400ms" } })).await?.metadata.generation;
+    let generation = resource::patch(&world, "user", json!({ "inbound": { "timeout": "1400ms" } }))
+        .await?
+        .metadata
+        .generation;
     let verdicts = async {
         let mut seen: Vec<(Option<i64>, String, String)> = Vec::new();
         while let Some(resource) = changes.try_next().await? {
@@ -85,7 +89,8 @@ async fn d_enforced_goes_false_and_true_again_with_its_generation() -> Result<()
         Ok::<_, anyhow::Error>(seen)
     };
     let seen = tokio::time::timeout(fusebox_e2e::eventually::PATIENCE, verdicts).await??;
-    let of_the_edit: Vec<_> = seen.iter().filter(|verdict| verdict.0 == generation).map(|v| v.1.as_str()).collect();
+    let of_the_edit: Vec<_> =
+        seen.iter().filter(|verdict| verdict.0 == generation).map(|v| v.1.as_str()).collect();
     assert_eq!(of_the_edit, ["False", "True"], "{seen:?}");
     Ok(())
 }

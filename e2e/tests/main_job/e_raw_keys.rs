@@ -12,7 +12,8 @@ async fn e_a_raw_key_is_read_and_watched() -> Result<()> {
 
     let mut client = etcd::client(&world).await?;
     let mut watch = client.watch("service.user.timeout", Some(WatchOptions::new())).await?;
-    resource::patch(&world, "user", json!({ "config": { "etcdKeys": { "service.user.timeout": "2000" } } })).await?;
+    resource::patch(&world, "user", json!({ "config": { "etcdKeys": { "service.user.timeout": "2000" } } }))
+        .await?;
     let next = async {
         loop {
             let Some(message) = watch.message().await? else { anyhow::bail!("the watch ended") };

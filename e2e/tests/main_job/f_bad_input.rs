@@ -15,7 +15,10 @@ async fn f_the_api_server_refuses_with_a_clear_message() -> Result<()> {
         ("inbound: { maxConcurrentRequests: 0 }", "should be greater than or equal to 1"),
         ("inbound: { methods: [{ match: {} }] }", "set exactly one of grpc and http"),
         ("inbound: { methods: [{ match: { http: { pathPrefix: users } } }] }", "should match"),
-        ("outbound: { circuitBreaker: { errorPercentThreshold: 101 } }", "should be less than or equal to 100"),
+        (
+            "outbound: { circuitBreaker: { errorPercentThreshold: 101 } }",
+            "should be less than or equal to 100",
+        ),
         ("outbound: { circuitBreaker: { mode: Open } }", "Unsupported value"),
         ("outbound: { commands: [{ name: a }, { name: a }] }", "Duplicate value"),
         ("outbound: { circuitBraker: {} }", "unknown field"),
@@ -88,7 +91,11 @@ async fn f_a_bad_resource_is_not_accepted_and_disturbs_nobody() -> Result<()> {
         let events = world.kubectl(&["get", "events", "--field-selector", &about]).await?;
         assert!(events.contains(reason), "{name}: no Event tells {reason}: {events}");
         if type_ == "Accepted" {
-            assert_eq!(etcd::get(&world, &etcd::keys().policy(&etcd::ident(name))).await?, None, "{name} was published");
+            assert_eq!(
+                etcd::get(&world, &etcd::keys().policy(&etcd::ident(name))).await?,
+                None,
+                "{name} was published"
+            );
         }
         resource::api(&world).delete(name, &DeleteParams::default()).await?;
     }

@@ -16,12 +16,16 @@ async fn g_deleted_leaves_nothing() -> Result<()> {
     .await?;
     assert_eq!(consul::instances(&world, "user.service").await?, []);
     let keys = etcd::keys();
-    for key in [keys.policy(&etcd::ident("user")), keys.config(&etcd::ident("user")), keys.raw(&etcd::ident("user"))] {
+    for key in
+        [keys.policy(&etcd::ident("user")), keys.config(&etcd::ident("user")), keys.raw(&etcd::ident("user"))]
+    {
         assert_eq!(etcd::get(&world, &key).await?, None, "{key}");
     }
     assert_eq!(etcd::get(&world, "service.user.timeout").await?, None);
     assert!(etcd::range(&world, "/fusebox/v1/claims/raw/").await?.is_empty());
-    let routes = world.kubectl(&["get", "ingressroutes.traefik.io", "-l", "fusebox.dev/service=user", "-o", "name"]).await?;
+    let routes = world
+        .kubectl(&["get", "ingressroutes.traefik.io", "-l", "fusebox.dev/service=user", "-o", "name"])
+        .await?;
     assert_eq!(routes, "");
     eventually("Traefik answers 404", || async {
         let status = gateway::get(&world, gateway::API, "/users/Ada").await?.status();

@@ -16,7 +16,10 @@ async fn h_reinstalled_loses_nothing() -> Result<()> {
     assert_eq!(kept.metadata.uid, before.metadata.uid, "the resources outlive the release");
     assert_eq!(consul::instances(&world, "user.service").await?, registered, "still found by name");
     assert_eq!(gateway::greet(&world, "Ada").await?.msg, "Hello, Ada", "still routed");
-    assert!(etcd::get(&world, &etcd::keys().policy(&etcd::ident("user"))).await?.is_some(), "still published");
+    assert!(
+        etcd::get(&world, &etcd::keys().policy(&etcd::ident("user"))).await?.is_some(),
+        "still published"
+    );
     // Edited while nobody watches.
     resource::patch(&world, "user", json!({ "inbound": { "timeout": "1300ms" } })).await?;
 

@@ -12,7 +12,9 @@ async fn backend(world: &World, name: &str, replicas: i32) -> Result<()> {
     let count = format!("--replicas={replicas}");
 
     world.run("kubectl", &["-n", PLATFORM_NAMESPACE, "scale", name, &count], None).await?;
-    world.run("kubectl", &["-n", PLATFORM_NAMESPACE, "rollout", "status", name, "--timeout=120s"], None).await?;
+    world
+        .run("kubectl", &["-n", PLATFORM_NAMESPACE, "rollout", "status", name, "--timeout=120s"], None)
+        .await?;
     Ok(())
 }
 
@@ -21,7 +23,8 @@ async fn backend(world: &World, name: &str, replicas: i32) -> Result<()> {
 async fn trouble_consul_gone_and_back_empty() -> Result<()> {
     let world = shop::opened().await?;
     backend(&world, "deployment/consul", 0).await?;
-    let user = resource::until_reason(&world, "user", "Registered", "False", Some("ConsulUnavailable")).await?;
+    let user =
+        resource::until_reason(&world, "user", "Registered", "False", Some("ConsulUnavailable")).await?;
     assert_eq!(resource::condition(&user, "Published")?.status, "True", "etcd is not concerned");
     assert_eq!(gateway::greet(&world, "Ada").await?.msg, "Hello, Ada");
     // The other planes still take changes.
@@ -55,8 +58,12 @@ async fn trouble_etcd_gone_and_back_empty() -> Result<()> {
 #[tokio::test]
 async fn trouble_a_foreign_edit_of_a_route_is_healed() -> Result<()> {
     let world = shop::opened().await?;
-    let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("traefik.io", "v1alpha1", "IngressRoute"), "ingressroutes");
-    let routes: Api<DynamicObject> = Api::namespaced_with(world.client.clone(), fusebox_e2e::world::SHOP, &kind);
+    let kind = ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("traefik.io", "v1alpha1", "IngressRoute"),
+        "ingressroutes",
+    );
+    let routes: Api<DynamicObject> =
+        Api::namespaced_with(world.client.clone(), fusebox_e2e::world::SHOP, &kind);
     let plain = "fusebox-user-plain";
     let before = routes.get(plain).await?.data["spec"].clone();
     let foreign = json!({ "spec": { "entryPoints": ["websecure"] } });
