@@ -80,8 +80,13 @@ pub enum CatalogOp {
         /// The state.
         passing: bool,
     },
-    /// Remove a service and its check.
-    Deregister(String),
+    /// Remove a service and its check. Consul wants the name beside the id.
+    Deregister {
+        /// The service id.
+        id: String,
+        /// The service's name.
+        name: String,
+    },
     /// Remove our node if nothing is on it any more.
     ReapNode,
 }

@@ -105,8 +105,10 @@ pub fn operations(cluster: &str, node: &str, op: &CatalogOp) -> Vec<Value> {
             check(node, &entry.id, entry.passing.unwrap_or_default()),
         ],
         CatalogOp::SetCheck { id, passing } => vec![check(node, id, *passing)],
-        CatalogOp::Deregister(id) => {
-            vec![json!({ "Service": { "Verb": "delete", "Node": node, "Service": { "ID": id } } })]
+        CatalogOp::Deregister { id, name } => {
+            vec![
+                json!({ "Service": { "Verb": "delete", "Node": node, "Service": { "ID": id, "Service": name } } }),
+            ]
         }
         CatalogOp::ReapNode => vec![json!({ "Node": { "Verb": "delete", "Node": { "Node": node } } })],
     }

@@ -105,8 +105,9 @@ impl Consul {
     /// Is our node empty after these operations? Read now, since another resource may have come to it.
     async fn empties(&self, node: &str, ops: &[(usize, &CatalogOp)]) -> Result<bool, Unavailable> {
         let there = self.read_node(node).await?;
-        let goes =
-            |id: &String| ops.iter().any(|(_, op)| matches!(op, CatalogOp::Deregister(gone) if gone == id));
+        let goes = |id: &String| {
+            ops.iter().any(|(_, op)| matches!(op, CatalogOp::Deregister { id: gone, .. } if gone == id))
+        };
         Ok(there.exists && !there.foreign && there.entries.keys().all(goes))
     }
 }

@@ -76,19 +76,19 @@ async fn names_are_encoded_and_the_token_is_read_anew() {
 
 #[tokio::test]
 async fn a_node_is_read_with_its_checks_and_its_mark() {
-    // The two requests run side by side; both answers fit both.
-    let both = json!({
+    let node = json!({
         "Node": { "Node": "n", "Address": "127.0.0.1", "Meta": { "fusebox-cluster": "a b/c" } },
         "Services": [{ "ID": "s1", "Service": "user.service", "Tags": ["v1"], "Meta": { "team": "shop" },
                        "Address": "10.0.0.1", "Port": 50051, "Weights": { "Passing": 1 } }],
     });
-    let (_, config) = fake(&[]).await;
-    let _ = config;
-    let node: NodeServices = serde_json::from_value(both).unwrap();
-    let checks = [("s1".to_owned(), true)].into();
-    let read = node.services.unwrap().remove(0).into_entry(&checks);
-    assert_eq!(read, entry("s1"));
-    assert_eq!(node.node.unwrap().meta.unwrap()["fusebox-cluster"], "a b/c");
+    let checks =
+        json!([{ "CheckID": "s1", "Status": "passing" }, { "CheckID": "other", "Status": "critical" }]);
+    for (cluster, foreign) in [("a b/c", false), ("another", true)] {
+        let (_, config) = by_path(node.clone(), checks.clone()).await;
+        let read = Consul::new(Http::new(&config).unwrap(), cluster).node("n").await.unwrap();
+        let entries = [("s1".to_owned(), entry("s1"))].into();
+        assert_eq!(read, NodeView { exists: true, foreign, entries });
+    }
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn a_transaction_begins_with_the_fence_and_names_what_is_refused() {
         CatalogOp::EnsureNode,
         CatalogOp::Register(entry("s1")),
         CatalogOp::SetCheck { id: "s2".into(), passing: false },
-        CatalogOp::Deregister("s3".into()),
+        CatalogOp::Deregister { id: "s3".into(), name: "x".into() },
     ];
     let error = consul.transact(Fence(7), "n", &ops).await.unwrap_err();
     assert_eq!(error, TxnError::Refused(vec![(2, "invalid check".into())]));
@@ -119,7 +119,8 @@ async fn a_transaction_begins_with_the_fence_and_names_what_is_refused() {
         (&json!("passing"), &json!("s1"))
     );
     assert_eq!(wire[4]["Check"]["Check"]["Status"], "critical");
-    assert_eq!(wire[5]["Service"]["Verb"], "delete");
+    let wanted = json!({ "Verb": "delete", "Node": "n", "Service": { "ID": "s3", "Service": "x" } });
+    assert_eq!(wire[5]["Service"], wanted, "Consul refuses a deletion without the name");
     assert_eq!(wire.len(), 6);
 }
 
@@ -129,11 +130,10 @@ async fn a_node_that_somebody_came_to_is_not_reaped() {
         { "ID": "s1", "Service": "x", "Address": "", "Port": 1 },
         { "ID": "new", "Service": "x", "Address": "", "Port": 1 },
     ] });
-    let ops = [CatalogOp::Deregister("s1".into()), CatalogOp::ReapNode];
+    let ops = [CatalogOp::Deregister { id: "s1".into(), name: "x".into() }, CatalogOp::ReapNode];
     for (services, wanted) in [(&occupied["Services"], 2), (&json!([occupied["Services"][0]]), 3)] {
         let node = json!({ "Node": occupied["Node"], "Services": services });
-        let node = Arc::new(node);
-        let (fake, config) = by_path(node).await;
+        let (fake, config) = by_path(node, json!([])).await;
         consul(&config).transact(Fence(1), "n", &ops).await.unwrap();
         let seen = fake.seen.lock().await;
         let wire = seen.last().unwrap().3.as_array().unwrap().clone();
@@ -141,8 +141,8 @@ async fn a_node_that_somebody_came_to_is_not_reaped() {
     }
 }
 
-/// Answers by what is asked: the node, no checks, and yes to a transaction.
-async fn by_path(node: Arc<Value>) -> (Arc<Fake>, ConsulConfig) {
+/// Answers by what is asked: the node, its checks, and yes to a transaction.
+async fn by_path(node: Value, checks: Value) -> (Arc<Fake>, ConsulConfig) {
     let (fake, mut config) = fake(&[]).await;
     let inner = fake.clone();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -150,7 +150,11 @@ async fn by_path(node: Arc<Value>) -> (Arc<Fake>, ConsulConfig) {
     let app = axum::Router::new().fallback(async move |request: Request| {
         let path = request.uri().path().to_owned();
         let (status, text) = answer(State(inner), request).await;
-        if path.starts_with("/v1/catalog") { (status, node.to_string()) } else { (status, text) }
+        match path.split('/').nth(2) {
+            Some("catalog") => (status, node.to_string()),
+            Some("health") => (status, checks.to_string()),
+            _ => (status, text),
+        }
     });
     tokio::spawn(async move { axum::serve(listener, app).await });
     (fake, config)

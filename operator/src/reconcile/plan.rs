@@ -143,7 +143,7 @@ fn catalog(
     let own = node.entries.values().filter(|entry| entry.is_of(cluster, &seen.uid));
     changes.remove = own
         .filter(|entry| !wanted.contains(entry.id.as_str()))
-        .map(|e| CatalogOp::Deregister(e.id.clone()))
+        .map(|e| CatalogOp::Deregister { id: e.id.clone(), name: e.name.clone() })
         .collect();
     if reap(node, &wanted, &changes.remove, direction) {
         changes.remove.push(CatalogOp::ReapNode);

@@ -63,7 +63,13 @@ impl CatalogWorld {
                         None => return refuse("missing service registration"),
                     }
                 }
-                CatalogOp::Deregister(id) => {
+                CatalogOp::Deregister { id, name } => {
+                    let there = next.get(node).and_then(|node| node.entries.get(id));
+                    if name.is_empty() || there.is_some_and(|there| there.name != *name) {
+                        return refuse(
+                            "Must provide service name (Service.Service) when service ID is provided",
+                        );
+                    }
                     next.get_mut(node).map(|node| node.entries.remove(id));
                 }
                 CatalogOp::ReapNode => {

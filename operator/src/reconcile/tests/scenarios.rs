@@ -88,7 +88,7 @@ async fn a_replaced_instance_is_registered_before_the_old_one_goes() {
     scene.scale(&[("b", true)]);
     scene.settle(&user()).await;
     let log = scene.catalog.log.try_lock().unwrap().clone();
-    assert!(matches!(log.as_slice(), [CatalogOp::Register(_), CatalogOp::Deregister(_)]), "{log:?}");
+    assert!(matches!(log.as_slice(), [CatalogOp::Register(_), CatalogOp::Deregister { .. }]), "{log:?}");
 }
 
 #[tokio::test(start_paused = true)]
