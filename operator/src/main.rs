@@ -19,9 +19,14 @@ mod reconcile;
 #[allow(clippy::unwrap_in_result, reason = "a world that cannot be locked fails its test")]
 mod world;
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    app::run(config::Config::parse()).await
+async fn main() -> ExitCode {
+    let Err(error) = app::run(config::Config::parse()).await else { return ExitCode::SUCCESS };
+    // One line with its causes; a backtrace helps nobody who set a wrong address.
+    eprintln!("fusebox-operator ends: {error:#}");
+    ExitCode::FAILURE
 }
