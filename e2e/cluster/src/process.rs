@@ -55,6 +55,13 @@ impl Exec {
         self
     }
 
+    /// Take a variable out of its environment.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
     /// Set variables of its environment.
     #[must_use]
     pub fn envs(mut self, vars: &[(String, String)]) -> Self {
