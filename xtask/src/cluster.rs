@@ -1,5 +1,7 @@
 //! `cargo xtask cluster`: up, down, status, env, logs, check and the self-test.
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -66,19 +68,12 @@ pub fn run(args: &Args) -> Result<()> {
             Ok(())
         }
         Command::Down => cluster.down(),
-        Command::Status { json: true } => {
-            println!("{}", serde_json::to_string_pretty(&cluster.status())?);
-            Ok(())
-        }
-        Command::Status { json: false } => {
-            print(&cluster.status());
-            Ok(())
-        }
+        Command::Status { json: true } => out(&serde_json::to_string_pretty(&cluster.status())?),
+        Command::Status { json: false } => out(&told(&cluster.status())?),
         Command::Env => {
-            for (name, value) in cluster.env() {
-                println!("export {name}={}", quoted(&value));
-            }
-            Ok(())
+            let exports =
+                cluster.env().into_iter().map(|(name, value)| format!("export {name}={}", quoted(&value)));
+            out(&exports.collect::<Vec<_>>().join("\n"))
         }
         Command::Logs { folder } => {
             cluster.logs(folder)?;
@@ -98,23 +93,33 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn print(status: &Status) {
+fn told(status: &Status) -> Result<String> {
+    let mut text = String::new();
     let road = status.road.map_or("none", fusebox_cluster::Road::name);
-    println!("cluster    {} (road: {road})", if status.up { "up" } else { "not up" });
-    println!("state      {}", status.state.display());
+    writeln!(text, "cluster    {} (road: {road})", if status.up { "up" } else { "not up" })?;
+    writeln!(text, "state      {}", status.state.display())?;
     for node in &status.nodes {
         let ready = if node.ready { "ready" } else { "NOT READY" };
-        println!("node       {} {ready}, {}, {}", node.name, node.version, node.address);
+        writeln!(text, "node       {} {ready}, {}, {}", node.name, node.version, node.address)?;
     }
     for (image, digest) in &status.images {
-        println!("image      {image} {}", digest.get(..19).unwrap_or(digest));
+        writeln!(text, "image      {image} {}", digest.get(..19).unwrap_or(digest))?;
     }
     if status.up {
         for (what, address) in &status.addresses {
-            println!("port       {address} {what}");
+            writeln!(text, "port       {address} {what}")?;
         }
     } else {
-        println!("           `cargo xtask cluster up` brings it up");
+        writeln!(text, "           `cargo xtask cluster up` brings it up")?;
+    }
+    Ok(text)
+}
+
+/// Print for a reader that may have seen enough, such as `head`.
+fn out(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
     }
 }
 
