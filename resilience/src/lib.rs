@@ -63,8 +63,6 @@
 //! - A deadline is bound to the task: what a handler or call spawns is neither cancelled nor told.
 //! - A served request's deadline ends with the head of the response: the body of a stream is not cut.
 //!   Its permit is held until the body has ended or is dropped.
-//! - For a caller's `grpc-timeout` the work ends 5 % before it, at most 5 ms, so that the answer is
-//!   ahead of tonic's own timer and of the caller's.
 //! - A call that ends by the shorter deadline of its request counts as a timeout of the callee. A
 //!   call whose request's deadline has already passed is not made and not counted by the breaker.
 //! - A probe without a timeout that never ends keeps its breaker half-open.

@@ -114,13 +114,11 @@ async fn work_that_never_rests_is_timed_out_all_the_same() {
     let fusebox = Fusebox::fixed(policy(command()));
     let work = async {
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-        loop {
+        for _ in 0..10_000_000 {
             sender.send(()).unwrap();
             receiver.recv().await.unwrap();
-            if Instant::now().elapsed_is_impossible() {
-                return Ok::<_, Down>(());
-            }
         }
+        Ok::<_, Down>(())
     };
     let call = tokio::spawn(fusebox.command("c").call(|| work));
     for _ in 0..3 {
@@ -317,15 +315,4 @@ async fn a_command_made_under_one_policy_follows_the_next() {
     assert_eq!(answer, Err(CommandError::Timeout(ms(5))));
     fusebox.ready().await;
     assert!(fusebox.policy_hash().is_some());
-}
-
-trait Impossible {
-    fn elapsed_is_impossible(&self) -> bool;
-}
-
-impl Impossible for Instant {
-    /// Keeps the loop's end reachable for the compiler.
-    fn elapsed_is_impossible(&self) -> bool {
-        false
-    }
 }
