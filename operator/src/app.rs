@@ -26,9 +26,11 @@ use crate::kubernetes::traefik::Traefik;
 use crate::kubernetes::watch::{Wake, start, wake_all};
 use crate::kubernetes::{Cluster, Guarded, Stores};
 use crate::metrics::{Metrics, Outcome};
+use crate::model;
 use crate::ports::{ConsulCatalog, EpochStore, PolicyStore};
 use crate::readiness::Readiness;
 use crate::reconcile::memory::Memory;
+use crate::reconcile::unreadable::{self, Unreadable};
 use crate::reconcile::{Context, Next, reconcile};
 
 /// How many resources are reconciled at once.
@@ -148,17 +150,15 @@ async fn pass(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, I
     let took = || Instant::now().duration_since(start);
     let resource = match &resource.0 {
         Ok(resource) => Arc::new(resource.clone()),
-        Err(unreadable) => {
-            let (namespace, name) = (&unreadable.metadata.namespace, &unreadable.metadata.name);
-            tracing::warn!(
-                ?namespace,
-                ?name,
-                error = unreadable.error,
-                "a resource that cannot be decoded is left alone"
-            );
-            context.metrics.reconciled(Outcome::unreadable, took());
-            return Ok(Action::await_change());
-        }
+        Err(unreadable) => match unreadable::judge(unreadable) {
+            Unreadable::Dying(resource) => Arc::new(resource),
+            Unreadable::Left(resource, notice) => {
+                tracing::warn!(resource = %model::ident(&resource), "{}", notice.message);
+                context.cluster.notify(&resource, &notice).await;
+                context.metrics.reconciled(Outcome::unreadable, took());
+                return Ok(Action::await_change());
+            }
+        },
     };
     let done = reconcile(&context, &resource, Timestamp::now()).await;
     context.metrics.reconciled(done.outcome, took());

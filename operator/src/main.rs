@@ -2,7 +2,6 @@
 
 mod admin;
 mod app;
-mod backoff;
 mod claims;
 mod config;
 mod consul;
@@ -19,14 +18,11 @@ mod reconcile;
 #[allow(clippy::unwrap_in_result, reason = "a world that cannot be locked fails its test")]
 mod world;
 
-use std::process::ExitCode;
-
 use clap::Parser;
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    let Err(error) = app::run(config::Config::parse()).await else { return ExitCode::SUCCESS };
-    // One line with its causes; a backtrace helps nobody who set a wrong address.
+async fn main() -> std::process::ExitCode {
+    let Err(error) = app::run(config::Config::parse()).await else { return std::process::ExitCode::SUCCESS };
     eprintln!("fusebox-operator ends: {error:#}");
-    ExitCode::FAILURE
+    std::process::ExitCode::FAILURE
 }

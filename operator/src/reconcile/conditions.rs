@@ -55,6 +55,7 @@ pub mod reasons {
     pub const READY: &str = "Ready";
     pub const CLEANUP_BLOCKED: &str = "CleanupBlocked";
     pub const CLEANUP_ABANDONED: &str = "CleanupAbandoned";
+    pub const UNREADABLE: &str = "Unreadable";
 }
 
 /// What keeps a plane from being as declared.

@@ -95,7 +95,10 @@ fn withheld(cluster: &str, seen: &Snapshot, refusal: &Refusal) -> Desired {
     let lost = |of: fn(&Claim) -> bool| refusal.lost.iter().any(|lost| of(&lost.claim));
     let service = lost(|claim| matches!(claim, Claim::Service(_)));
     let (entries, told) = if service || lost(|claim| matches!(claim, Claim::ConsulName(_))) {
-        (Vec::new(), "what it had registered was withdrawn for the older resource".to_owned())
+        (
+            Vec::new(),
+            "none of its instances is registered, since the older resource holds the claim".to_owned(),
+        )
     } else {
         let entries = frozen(cluster, seen);
         let told = match entries.len() {
@@ -106,7 +109,7 @@ fn withheld(cluster: &str, seen: &Snapshot, refusal: &Refusal) -> Desired {
     };
     let (routes, routes_told) = if service || lost(|claim| matches!(claim, Claim::Host(_) | Claim::Route(..)))
     {
-        (Some(Vec::new()), "the routes it had were withdrawn for the older resource")
+        (Some(Vec::new()), "it has no routes, since the older resource holds the claim")
     } else {
         (None, "the routes of an earlier generation, if any, stay")
     };

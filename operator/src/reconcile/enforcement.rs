@@ -14,7 +14,7 @@ use fusebox_policy::wire::{BreakerState, PolicyDocument, PolicyHash, Report};
 
 use super::conditions::reasons;
 use super::observe::Snapshot;
-use super::status::Verdict;
+use super::status::{Verdict, clip};
 
 /// How many breakers and failures a status names; the schema's own maximum.
 const MAX_LISTED: usize = 16;
@@ -82,7 +82,11 @@ impl Enforcement {
 
     fn instance(&mut self, name: &str, report: Option<&Report>, hash: Option<&str>) {
         let mut fail = |reason: &str, message: String| {
-            self.failures.push(Failure { instance: name.to_owned(), reason: reason.to_owned(), message });
+            self.failures.push(Failure {
+                instance: name.to_owned(),
+                reason: reason.to_owned(),
+                message: clip(message),
+            });
         };
         let Some(report) = report else {
             return fail(
@@ -132,7 +136,7 @@ impl Enforcement {
                 instance: report.instance.clone(),
                 state: state.to_owned(),
                 since: breaker.since.to_string(),
-                reason: breaker.reason.clone(),
+                reason: clip(breaker.reason.clone()),
             });
         }
     }

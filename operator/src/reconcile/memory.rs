@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::backoff;
+use super::backoff;
 
 /// The least time between two writes of one status.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);

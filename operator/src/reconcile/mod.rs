@@ -4,6 +4,7 @@
 //! `observe` and `apply` touch the world through [`crate::ports`]; the steps between are pure.
 
 pub mod apply;
+pub mod backoff;
 pub mod cleanup;
 pub mod conditions;
 pub mod desired;
@@ -14,6 +15,7 @@ pub mod plan;
 pub mod status;
 #[cfg(test)]
 mod tests;
+pub mod unreadable;
 pub mod validate;
 
 use std::sync::Arc;

@@ -132,10 +132,20 @@ fn condition(
         type_: name.to_owned(),
         status: verdict.status.to_owned(),
         reason: verdict.reason.to_owned(),
-        message: verdict.message,
+        message: clip(verdict.message),
         observed_generation: generation,
         last_transition_time: since.map_or(Time(now), |old| old.last_transition_time.clone()),
     }
+}
+
+/// What is quoted may be long: of instances, of backends.
+pub fn clip(mut text: String) -> String {
+    const MAX: usize = 2000;
+    if let Some((end, _)) = text.char_indices().nth(MAX) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 fn find<'a>(status: &'a ResilientServiceStatus, name: &str) -> Option<&'a Condition> {
@@ -174,6 +184,11 @@ fn registered(
         let passing = entries.iter().filter(|entry| entry.passing == Some(true)).count();
         let name = claims::consul_name(&seen.resource).unwrap_or_default();
         let message = match entries.len() {
+            0 if !seen.endpoints.is_empty() => format!(
+                "none of {} instances serves the port, so none is in Consul as {name}: does the Service's \
+                 targetPort name a port of the pods?",
+                seen.endpoints.len()
+            ),
             0 => format!("the Service has no instances, so none is in Consul as {name}"),
             1 => format!("1 instance in Consul as {name}, {passing} passing"),
             n => format!("{n} instances in Consul as {name}, {passing} passing"),

@@ -281,3 +281,16 @@ async fn a_restored_etcd_is_brought_up_to_date() {
     scene.settle(&user()).await;
     assert_eq!(scene.store.state(), newest);
 }
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_do_not_serve_the_port_are_told() {
+    let scene = Scene::new();
+    scene.scale(&[("a", true)]);
+    for (_, endpoints) in scene.cluster.services.try_lock().unwrap().values_mut() {
+        endpoints.iter_mut().for_each(|endpoint| endpoint.ports.clear());
+    }
+    scene.put(&user(), FULL);
+    scene.settle(&user()).await;
+    assert!(scene.entries().is_empty());
+    assert!(scene.condition(&user(), "Registered").message.contains("none of 1 instances serves the port"));
+}
