@@ -287,7 +287,9 @@ async fn instances_that_do_not_serve_the_port_are_told() {
     let scene = Scene::new();
     scene.scale(&[("a", true)]);
     for (_, endpoints) in scene.cluster.services.try_lock().unwrap().values_mut() {
-        endpoints.iter_mut().for_each(|endpoint| endpoint.ports.clear());
+        for endpoint in endpoints {
+            endpoint.ports.clear();
+        }
     }
     scene.put(&user(), FULL);
     scene.settle(&user()).await;

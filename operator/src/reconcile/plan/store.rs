@@ -1,0 +1,106 @@
+//! What has to change in etcd.
+
+use std::collections::BTreeSet;
+
+use fusebox_policy::keys::Keys;
+
+use crate::ports::{StoreOp, StoreView};
+use crate::reconcile::conditions::{Obstacle, reasons};
+use crate::reconcile::desired::{Desired, Published};
+use crate::reconcile::observe::Snapshot;
+
+/// The most operations in an etcd transaction; etcd itself allows 128.
+const MAX_STORE_OPS: usize = 118;
+
+/// The transactions that make etcd as desired: one, unless it would be too large.
+pub fn changes(
+    cluster: &str,
+    seen: &Snapshot,
+    desired: &Desired,
+    found: &mut Vec<Obstacle>,
+) -> Vec<Vec<StoreOp>> {
+    let there = match &seen.store {
+        Ok(there) => there,
+        Err(error) => {
+            found.push(Obstacle::transient(reasons::ETCD_UNAVAILABLE, error.to_string()));
+            return Vec::new();
+        }
+    };
+    let Some(goal) = &desired.store.goal else { return Vec::new() };
+    let keys = Keys::new(cluster);
+    let mut write = Vec::new();
+    for (key, there, wanted) in [
+        (keys.policy(&seen.ident), &there.policy, &goal.policy),
+        (keys.config(&seen.ident), &there.config, &goal.config),
+    ] {
+        match wanted {
+            Some(wanted) if there.as_ref() != Some(wanted) => write.push(StoreOp::Put(key, wanted.clone())),
+            None if there.is_some() => write.push(StoreOp::Delete(key)),
+            _ => {}
+        }
+    }
+    let raw = raw(cluster, seen, there, goal, found);
+    write.extend(raw.write);
+    let list = |held: &BTreeSet<&String>| {
+        let key = keys.raw(&seen.ident);
+        let same = held.iter().copied().eq(&there.held);
+        let value = || serde_json::to_string(held).unwrap_or_default();
+        (!same).then(|| if held.is_empty() { StoreOp::Delete(key) } else { StoreOp::Put(key, value()) })
+    };
+    let weight: usize = write.iter().chain(&raw.release).map(StoreOp::weight).sum();
+    let batches = if weight < MAX_STORE_OPS {
+        vec![[write, raw.release, list(&raw.held).into_iter().collect()].concat()]
+    } else {
+        // Too much for one transaction: first what is new, so that nothing is missing in between.
+        let union: BTreeSet<&String> = raw.held.iter().copied().chain(&there.held).collect();
+        vec![
+            [write, list(&union).into_iter().collect()].concat(),
+            [raw.release, list(&raw.held).into_iter().collect()].concat(),
+        ]
+    };
+    batches.into_iter().filter(|batch| !batch.is_empty()).collect()
+}
+
+struct Raw<'a> {
+    write: Vec<StoreOp>,
+    release: Vec<StoreOp>,
+    held: BTreeSet<&'a String>,
+}
+
+fn raw<'a>(
+    cluster: &str,
+    seen: &Snapshot,
+    there: &StoreView,
+    goal: &'a Published,
+    found: &mut Vec<Obstacle>,
+) -> Raw<'a> {
+    let mut raw = Raw { write: Vec::new(), release: Vec::new(), held: BTreeSet::new() };
+    let ours = |key: &str| {
+        let claim = there.raw.get(key).and_then(|view| view.claim.as_ref());
+        claim.map(|claim| claim.cluster == cluster && claim.uid == seen.uid)
+    };
+    for (key, value) in &goal.raw {
+        let current = there.raw.get(key).and_then(|view| view.value.as_ref());
+        match (ours(key), current) {
+            (Some(true), Some(current)) if current == value => {}
+            (Some(true), _) => raw.write.push(StoreOp::PutRaw(key.clone(), value.clone())),
+            (None, None) => raw.write.push(StoreOp::Claim(key.clone(), value.clone())),
+            (Some(false), _) | (None, Some(_)) => {
+                found.push(Obstacle::transient(
+                    reasons::KEY_TAKEN,
+                    format!(
+                        "config.etcdKeys: {key} exists in etcd and was not written for this resource: \
+                         remove it there, or choose another key"
+                    ),
+                ));
+                continue;
+            }
+        }
+        raw.held.insert(key);
+    }
+    raw.release = (there.held.iter())
+        .filter(|key| !goal.raw.contains_key(*key) && ours(key) == Some(true))
+        .map(|key| StoreOp::Release(key.clone()))
+        .collect();
+    raw
+}
