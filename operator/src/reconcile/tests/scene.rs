@@ -1,6 +1,7 @@
 //! A cluster to play in.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 use fusebox_policy::keys::{Ident, Keys};
 use fusebox_policy::v1alpha1::{FINALIZER, ResilientService};
@@ -46,6 +47,7 @@ pub struct Scene {
     pub context: Context,
     pub signals: Arc<Signals>,
     starts: u32,
+    clock: AtomicI64,
 }
 
 impl Scene {
@@ -57,7 +59,17 @@ impl Scene {
         let routes = Arc::new(RouteWorld::new(&crash));
         let cluster = Arc::new(ClusterWorld::new(&crash));
         let (context, signals) = context(&catalog, &store, &routes, &cluster, 1);
-        let scene = Self { crash, catalog, store, routes, cluster, context, signals, starts: 1 };
+        let scene = Self {
+            crash,
+            catalog,
+            store,
+            routes,
+            cluster,
+            context,
+            signals,
+            starts: 1,
+            clock: AtomicI64::new(2000),
+        };
         scene.service("user-service");
         scene
     }
@@ -129,7 +141,8 @@ impl Scene {
     pub async fn pass(&self, of: &Ident) -> Option<Done> {
         tokio::time::advance(std::time::Duration::from_mins(1)).await;
         let resource = Arc::new(self.get(of)?);
-        Some(reconcile(&self.context, &resource, Timestamp::from_second(2000).unwrap()).await)
+        let now = Timestamp::from_second(self.clock.fetch_add(60, SeqCst)).unwrap();
+        Some(reconcile(&self.context, &resource, now).await)
     }
 
     /// Passes until nothing is done any more.

@@ -250,6 +250,18 @@ async fn a_deposed_process_writes_nothing_and_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_epoch_key_that_only_moved_costs_nothing() {
+    let scene = Scene::new();
+    scene.put(&user(), FULL);
+    scene.settle(&user()).await;
+    let mine = scene.catalog.epoch.epoch();
+    scene.catalog.epoch.set(mine);
+    scene.scale(&[("a", true)]);
+    scene.pass(&user()).await;
+    assert_eq!(scene.registered(), ["+uid-a"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wiped_consul_is_filled_again() {
     let scene = Scene::new();
     scene.scale(&[("a", true)]);
@@ -259,6 +271,7 @@ async fn a_wiped_consul_is_filled_again() {
     scene.catalog.nodes.try_lock().unwrap().clear();
     scene.catalog.epoch.set(None);
     scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Registered"), "False/ConsulUnavailable", "nothing was written yet");
     scene.signals.resync.notified().await;
     scene.settle(&user()).await;
     assert_eq!(scene.catalog.state(), before);
