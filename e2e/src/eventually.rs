@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// Liveness deadlines are about ten times what is seen on two cores: they tell "never" from "soon", they
 /// assert no speed.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Tries `check` until it succeeds; the error tells what was waited for and what was seen last.
 pub async fn eventually<T, E, F>(what: &str, mut check: impl FnMut() -> F) -> Result<T>

@@ -29,6 +29,7 @@ pub async fn opened() -> Result<World> {
         }
     }
     closed(&world).await?;
+    eventually("Traefik routes the user service", || crate::gateway::greet(&world, "Ada")).await?;
     Ok(world)
 }
 

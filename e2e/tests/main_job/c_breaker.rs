@@ -8,14 +8,18 @@ use tokio::time::Instant;
 #[tokio::test]
 async fn c_a_slow_service_opens_the_callers_breaker_and_it_closes_again() -> Result<()> {
     let world = shop::opened().await?;
-    // The window of earlier successes must pass for 25 % to be reached soon; the breaker judges by itself.
     shop::store(&world, 3000, 0).await?;
 
     let start = Instant::now();
     let first = gateway::hello(&world, "Ada").await?;
     let took = Instant::now() - start;
     assert_eq!((first.msg.as_str(), first.reason.as_deref()), ("default user", Some("timeout")));
-    assert!(took.as_millis() >= 1000, "given up after {took:?}, before the declared second");
+    // Neither refused at once nor held for the store's three: whose timer is first, the caller's own or the one of
+    // the service that was told the deadline, is a matter of a millisecond.
+    assert!(
+        (900..2900).contains(&took.as_millis()),
+        "given up after {took:?} instead of the declared second"
+    );
 
     let open = eventually("calls are refused by an open breaker", || async {
         let calls = (0..8).map(|_| gateway::hello(&world, "Ada"));
