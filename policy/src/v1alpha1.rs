@@ -49,7 +49,7 @@ pub const ABANDON_ANNOTATION: &str = "fusebox.dev/abandon-cleanup";
     printcolumn(
         name = "Gateway",
         type_ = "string",
-        json_path = ".spec.gateway.routes[*].host",
+        json_path = ".spec.gateway.routes[0].host",
         priority = 1
     ),
     printcolumn(

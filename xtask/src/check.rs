@@ -8,7 +8,7 @@ use fusebox_cluster::{Cluster, Places};
 
 use crate::cargo::cargo;
 use crate::steps::Steps;
-use crate::{debian, generate};
+use crate::{debian, generate, layout};
 
 const CARGO_DENY: &str = "0.20.2";
 
@@ -26,6 +26,7 @@ pub fn all(cluster: &Cluster, steps: &mut Steps) -> Result<()> {
     let checkout = &places.checkout;
     debian::ensure_protoc(cluster.progress())?;
     steps.run("format", || cargo(checkout, &["fmt", "--all", "--check"]))?;
+    steps.run("layout", || layout::check(checkout))?;
     steps.run("lints", || {
         cargo(checkout, &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
     })?;

@@ -9,6 +9,7 @@ mod cluster;
 mod debian;
 mod demo;
 mod generate;
+mod layout;
 mod selftest;
 mod steps;
 mod story;

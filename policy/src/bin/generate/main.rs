@@ -1,5 +1,7 @@
 //! Writes what is generated from the contracts: `generate <root of the checkout>`.
 
+mod reference;
+
 use std::path::Path;
 
 use fusebox_policy::v1alpha1::ResilientService;
@@ -16,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(path, text))
     };
     write("crds/resilientservices.yaml", format!("{HEAD}{}", serde_saphyr::to_string(&crd)?))?;
+    write("docs/reference/resilientservice.md", reference::page(&serde_json::to_value(&crd)?))?;
     // In the chart the CRD is a template, so that an upgrade reaches it; it outlives the release, since
     // deleting it would delete every resource.
     crd.metadata.annotations = Some([("helm.sh/resource-policy".to_owned(), "keep".to_owned())].into());
