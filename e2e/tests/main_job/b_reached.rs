@@ -6,14 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
 use fusebox_e2e::user::GetUserRequest;
-use fusebox_e2e::{eventually, gateway, shop};
+use fusebox_e2e::{World, eventually, gateway, shop};
 
 #[tokio::test]
 async fn b_http_from_several_instances() -> Result<()> {
     let world = shop::opened().await?;
     assert_eq!(gateway::greet(&world, "Ada").await?.msg, "Hello, Ada");
+    both_answer(&world).await
+}
+
+async fn both_answer(world: &World) -> Result<()> {
     eventually("both instances answer", || async {
-        let seen = gateway::answering(&world, 20).await?;
+        let seen = gateway::answering(world, 20).await?;
         ensure!(seen.len() == 2, "{seen:?}");
         Ok::<_, anyhow::Error>(())
     })
@@ -50,6 +54,7 @@ async fn b_grpc() -> Result<()> {
 #[tokio::test]
 async fn b_a_pod_deleted_in_an_orderly_way_loses_no_request() -> Result<()> {
     let world = Arc::new(shop::opened().await?);
+    both_answer(&world).await?;
     let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let clients: Vec<_> = (0..4)
         .map(|_| {
