@@ -22,7 +22,7 @@ pub(super) const TTL: Duration = Duration::from_secs(10);
 /// How often the lease is renewed: two may be lost.
 const BEAT: Duration = Duration::from_secs(3);
 
-/// The least time between two writes.
+/// The least time between two writes, but for the second of a lease.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// One instance's report.
@@ -95,8 +95,9 @@ impl Reporter {
                     let report = self.report();
                     session.write(&self.key, &report).await?;
                     self.shared.counts.reports.fetch_add(1, Ordering::Relaxed);
+                    // The first tells that this process is there; what it runs may follow at once.
+                    not_before = Instant::now() + if written.is_none() { Duration::ZERO } else { PAUSE };
                     written = Some(report);
-                    not_before = Instant::now() + PAUSE;
                     reported.send_if_modified(|reported| !std::mem::replace(reported, true));
                 }
                 () = self.change(&mut applied), if !due => {}
