@@ -2,12 +2,17 @@
 //! fallback, and it closes again after recovery.
 
 use anyhow::{Result, ensure};
-use fusebox_e2e::{eventually, gateway, resource, shop};
+use fusebox_e2e::{etcd, eventually, gateway, resource, shop};
+use serde_json::json;
 use tokio::time::Instant;
 
 #[tokio::test]
 async fn c_a_slow_service_opens_the_callers_breaker_and_it_closes_again() -> Result<()> {
     let world = shop::opened().await?;
+    // Nobody but the caller gives up: the service and its look-up would wait longer than the store takes.
+    let patient = json!({ "inbound": { "timeout": "9s" }, "outbound": { "commands": [{ "name": "find_user", "timeout": "9s" }] } });
+    resource::patch(&world, "user", patient).await?;
+    resource::until(&world, "user", "Enforced", "True").await?;
     shop::store(&world, 3000, 0).await?;
 
     let start = Instant::now();
@@ -57,12 +62,29 @@ async fn c_a_slow_service_opens_the_callers_breaker_and_it_closes_again() -> Res
     .await
 }
 
+/// Three in ten calls fail: the caller's 25 % is reached, the 50 % of the service's own look-up is not.
+#[tokio::test]
+async fn c_the_breaker_opens_at_its_own_percentage() -> Result<()> {
+    let world = shop::opened().await?;
+    shop::store(&world, 0, 30).await?;
+    eventually("the caller's breaker opens", || async {
+        let calls = (0..8).map(|_| gateway::hello(&world, "Ada"));
+        let answers: Vec<_> = futures::future::join_all(calls).await.into_iter().collect::<Result<_>>()?;
+        ensure!(answers.iter().any(|answer| answer.reason.as_deref() == Some("open")), "{answers:?}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await?;
+    let looked_up: Vec<_> =
+        etcd::reports(&world, "user").await?.into_iter().flat_map(|report| report.breakers).collect();
+    assert_eq!(looked_up, [], "30 % of failures opened a breaker of 50 %");
+    Ok(())
+}
+
 /// The seed configures `get_user` and calls `getuser`: there the unknown name silently gets defaults.
 #[tokio::test]
 async fn c_a_command_that_the_policy_does_not_name_is_visible() -> Result<()> {
     let world = shop::opened().await?;
-    let commands =
-        serde_json::json!({ "outbound": { "commands": [{ "name": "getuser", "timeout": "1s" }] } });
+    let commands = json!({ "outbound": { "commands": [{ "name": "getuser", "timeout": "1s" }] } });
     resource::patch(&world, "caller", commands).await?;
     resource::until(&world, "caller", "Enforced", "True").await?;
     eventually("the status names the command that the code calls", || async {

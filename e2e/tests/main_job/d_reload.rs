@@ -34,8 +34,14 @@ async fn d_an_edited_timeout_is_in_force_without_a_restart() -> Result<()> {
 async fn d_an_open_breaker_stays_open_through_an_edit() -> Result<()> {
     let world = shop::opened().await?;
     let before = shop::incarnation(&world, "user-caller").await?;
-    let breaker = json!({ "errorPercentThreshold": 25, "requestVolumeThreshold": 20, "sleepWindow": "10m" });
-    resource::patch(&world, "caller", json!({ "outbound": { "circuitBreaker": breaker } })).await?;
+    let get_user = |timeout: &str, sleep_window: &str| {
+        let breaker =
+            json!({ "errorPercentThreshold": 25, "requestVolumeThreshold": 20, "sleepWindow": sleep_window });
+        json!({ "outbound": { "commands": [{
+            "name": "get_user", "timeout": timeout, "maxConcurrentRequests": 100, "circuitBreaker": breaker,
+        }] } })
+    };
+    resource::patch(&world, "caller", get_user("1s", "10m")).await?;
     resource::until(&world, "caller", "Enforced", "True").await?;
     shop::store(&world, 3000, 0).await?;
     let open = |world| async move {
@@ -50,7 +56,7 @@ async fn d_an_open_breaker_stays_open_through_an_edit() -> Result<()> {
     })
     .await?;
 
-    resource::patch(&world, "caller", json!({ "outbound": { "timeout": "900ms" } })).await?;
+    resource::patch(&world, "caller", get_user("900ms", "10m")).await?;
     resource::until(&world, "caller", "Enforced", "True").await?;
     assert_eq!(open(&world).await?, opened, "state, since and reason survive the edit");
     let hello = gateway::hello(&world, "Ada").await?;
@@ -59,8 +65,7 @@ async fn d_an_open_breaker_stays_open_through_an_edit() -> Result<()> {
 
     // Let it close for the tests after this one.
     shop::store(&world, 0, 0).await?;
-    let forced = json!({ "outbound": { "circuitBreaker": { "sleepWindow": "1s" } } });
-    resource::patch(&world, "caller", forced).await?;
+    resource::patch(&world, "caller", get_user("900ms", "1s")).await?;
     shop::closed(&world).await
 }
 
