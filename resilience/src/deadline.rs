@@ -21,8 +21,12 @@ pub fn remaining() -> Option<Duration> {
     current().map(|deadline| deadline.saturating_duration_since(Instant::now()))
 }
 
-/// Writes what remains as `grpc-timeout` for an outbound request, so that the callee gives up no
-/// later than we do. An earlier one that is there already stays; without a deadline nothing changes.
+/// Writes what remains as `grpc-timeout` for an outbound request, so that the callee gives up when we
+/// do. An earlier one that is there already stays; without a deadline nothing changes.
+///
+/// What remains is rounded up to what the header can say (a microsecond up to 100 s, else a
+/// millisecond, above a day a second): a client that follows the header itself, as tonic does, then
+/// never gives up before our own deadline, and its error is told apart from one of the callee.
 ///
 /// With tonic: `fusebox::deadline::set_grpc_timeout(request.metadata_mut().as_mut())`.
 pub fn set_grpc_timeout(headers: &mut HeaderMap) {
@@ -31,11 +35,11 @@ pub fn set_grpc_timeout(headers: &mut HeaderMap) {
         return;
     }
     // At most eight digits. A value of zero is no valid timeout, so the last is one microsecond.
-    let micros = remaining.as_micros().max(1);
+    let micros = remaining.as_nanos().div_ceil(1000).max(1);
     let text = match micros {
         ..100_000_000 => format!("{micros}u"),
-        100_000_000..100_000_000_000 => format!("{}m", micros / 1000),
-        _ => format!("{}S", (micros / 1_000_000).min(99_999_999)),
+        100_000_000..100_000_000_000 => format!("{}m", micros.div_ceil(1000)),
+        _ => format!("{}S", micros.div_ceil(1_000_000).min(99_999_999)),
     };
     if let Ok(value) = HeaderValue::try_from(text) {
         headers.insert(GRPC_TIMEOUT, value);
@@ -113,6 +117,14 @@ mod tests {
         let mut later = headers("2H");
         within(Some(hour), || set_grpc_timeout(&mut later));
         assert_eq!(later[GRPC_TIMEOUT], "3600000m");
+        for (nanos, text) in
+            [(1_000_001, "1001u"), (100_000_000_001, "100001m"), (100_000_000_000_001, "100001S")]
+        {
+            let mut odd = HeaderMap::new();
+            let deadline = Instant::now() + Duration::from_nanos(nanos);
+            within(Some(deadline), || set_grpc_timeout(&mut odd));
+            assert_eq!(odd[GRPC_TIMEOUT], text, "a client that follows it is never ahead of us");
+        }
         assert_eq!(remaining(), None, "the deadline ends with its scope");
     }
 }

@@ -52,6 +52,11 @@ impl<A: Account> Flight<A> {
         self.deadline
     }
 
+    /// Whether the call should have ended by `now`.
+    pub(crate) fn is_overdue(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
     /// From admission to deadline.
     pub(crate) fn limit(&self) -> Duration {
         self.deadline.map_or(Duration::MAX, |deadline| deadline - self.started)

@@ -108,6 +108,21 @@ async fn work_that_ends_at_its_deadline_is_in_time() {
     assert_eq!(call.await, Ok(()));
 }
 
+/// A timer of the callee's library that follows our deadline fires with ours and is seen first.
+#[tokio::test(start_paused = true)]
+async fn an_error_at_the_deadline_is_a_timeout_and_before_it_an_error() {
+    let fusebox = Fusebox::fixed(policy(command()));
+    let c = fusebox.command("c");
+    let not_found = |millis| async move {
+        sleep(ms(millis)).await;
+        Err::<(), _>(NotFound)
+    };
+    assert_eq!(c.call(|| not_found(99)).await, Err(CommandError::Failed(NotFound)));
+    assert_eq!(c.call(|| not_found(100)).await, Err(CommandError::Timeout(ms(100))));
+    assert_eq!(c.call(|| not_found(100)).or_fallback(|_| ()).await, Ok(()));
+    assert_eq!((outcomes(&fusebox, "client_error"), outcomes(&fusebox, "timeout")), (1, 2));
+}
+
 /// tokio gives a task a budget; what uses it up must not keep its own timer from firing.
 #[tokio::test(start_paused = true)]
 async fn work_that_never_rests_is_timed_out_all_the_same() {

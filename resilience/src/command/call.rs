@@ -86,6 +86,10 @@ where
         let Poll::Ready(result) = flight.run(|| work.poll(cx)) else { return Poll::Pending };
         let (outcome, answer) = match result {
             Ok(Ok(value)) => (Outcome::Success, Ok(value)),
+            // The work is polled before our timer. What it says from the deadline on is the deadline's
+            // doing: tonic's own timer for the `grpc-timeout` that we send fires in the same
+            // millisecond as ours, and calls it CANCELLED.
+            Ok(Err(_)) if flight.is_overdue(Instant::now()) => overdue(flight),
             Ok(Err(error)) => {
                 let class = this.class.class(&error);
                 let outcome = match class {
@@ -94,10 +98,7 @@ where
                 };
                 (outcome, Err((CommandError::Failed(error), class)))
             }
-            Err(Elapsed) => {
-                let error = CommandError::Timeout(flight.limit());
-                (Outcome::Timeout, Err((error, Class::Failure)))
-            }
+            Err(Elapsed) => overdue(flight),
         };
         this.work.set(None);
         if let Some(flight) = this.flight.take() {
@@ -105,6 +106,10 @@ where
         }
         Poll::Ready(answer)
     }
+}
+
+fn overdue<T, E>(flight: &Flight<CommandState>) -> (Outcome, Classified<T, E>) {
+    (Outcome::Timeout, Err((CommandError::Timeout(flight.limit()), Class::Failure)))
 }
 
 fn admit<E>(command: &Arc<CommandState>) -> Result<Flight<CommandState>, CommandError<E>> {

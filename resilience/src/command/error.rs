@@ -16,8 +16,9 @@ pub enum CommandError<E> {
     /// As many calls as the policy allows are in flight; this one was not made.
     #[error("too many calls in flight")]
     Rejected,
-    /// The call did not end within its deadline and was dropped. Zero: the deadline of the request
-    /// it belongs to had already passed, and the call was not made.
+    /// The call gave no answer within its deadline: it was dropped, or an error of its own came no
+    /// earlier. Zero: the deadline of the request it belongs to had already passed, and the call was
+    /// not made.
     #[error("no answer within {} ms", .0.as_millis())]
     Timeout(Duration),
     /// The call failed.

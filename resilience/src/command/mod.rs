@@ -39,7 +39,8 @@ impl Command {
     ///
     /// The deadline is the policy's timeout or that of the served request or enclosing call this is
     /// part of, whichever is earlier. At the deadline the future of `f` is dropped: work that it
-    /// has spawned elsewhere is not stopped by that.
+    /// has spawned elsewhere is not stopped by that. An error that `f` gives at the deadline or after
+    /// is a timeout too; an answer is still an answer.
     ///
     /// Which errors count as failures is up to [`Classify`](crate::Classify).
     pub fn call<F, Fut>(&self, f: F) -> Call<F, Fut, ByError>
