@@ -15,8 +15,9 @@ impl Classify for Status {
     }
 }
 
-/// `DEADLINE_EXCEEDED`, `UNAVAILABLE` or `RESOURCE_EXHAUSTED` with metadata `fusebox-reason`; the
-/// status of a call that failed by itself stays as it is.
+/// `DEADLINE_EXCEEDED`, `UNAVAILABLE` or `RESOURCE_EXHAUSTED` with metadata `fusebox-reason`, and for
+/// an open breaker `retry-after` in whole seconds; the status of a call that failed by itself stays
+/// as it is.
 impl From<CommandError<Self>> for Status {
     fn from(error: CommandError<Self>) -> Self {
         let code = match &error {
@@ -26,12 +27,16 @@ impl From<CommandError<Self>> for Status {
             CommandError::Failed(_) => Code::Unknown,
         };
         let (reason, message) = (error.reason(), error.to_string());
+        let retry_after = error.retry_after_seconds();
         if let CommandError::Failed(status) = error {
             return status;
         }
         let mut status = Self::new(code, message);
         if let Some(reason) = reason {
             status.metadata_mut().insert("fusebox-reason", MetadataValue::from_static(reason));
+        }
+        if let Some(seconds) = retry_after {
+            status.metadata_mut().insert("retry-after", MetadataValue::from(seconds));
         }
         status
     }

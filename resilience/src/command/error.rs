@@ -56,11 +56,32 @@ impl<E> CommandError<E> {
         }
     }
 
+    /// The same as the header `Retry-After` says it: whole seconds, rounded up, at least 1.
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        let retry_after = self.retry_after()?;
+        let begun = u64::from(retry_after.subsec_nanos() > 0);
+        Some(retry_after.as_secs().saturating_add(begun).max(1))
+    }
+
     /// The error of a call that failed by itself.
     pub fn into_failed(self) -> Option<E> {
         match self {
             Self::Failed(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_whole_seconds_rounded_up_and_at_least_one() {
+        for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
+            let open = CommandError::<()>::Open { retry_after: Duration::from_millis(millis) };
+            assert_eq!(open.retry_after_seconds(), Some(seconds), "{millis} ms");
+        }
+        assert_eq!(CommandError::<()>::Rejected.retry_after_seconds(), None);
     }
 }

@@ -90,6 +90,24 @@ async fn a_timeout_of_the_policy_names_its_reason() {
 }
 
 #[tokio::test]
+async fn an_open_breaker_tells_its_reason_and_when_to_try_again() {
+    let breaker = json!({
+        "errorPercentThreshold": 50, "requestVolumeThreshold": 20, "sleepWindowMs": 1500,
+        "rollingWindowMs": 10_000, "halfOpenProbes": 1, "mode": "ForcedOpen",
+    });
+    let policy = outbound(json!({ "fallbackEnabled": false, "circuitBreaker": breaker }));
+    let service = serve(policy, &nobody()).await;
+    let status = client(service.public).get_user(named("ada")).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    let told = |key| status.metadata().get(key).unwrap().to_str().unwrap();
+    assert_eq!((told("fusebox-reason"), told("retry-after")), ("open", "2"));
+    let (status, headers, body) = get(&service.url("/users/ada")).await;
+    assert_eq!((status, &body["reason"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("open")));
+    assert_eq!(headers["fusebox-reason"], "open");
+    assert_eq!(headers["retry-after"], "2");
+}
+
+#[tokio::test]
 async fn unknown_paths_are_told_in_the_callers_protocol() {
     let service = serve(outbound(json!({})), &nobody()).await;
     assert_eq!(get(&service.url("/elsewhere")).await.0, StatusCode::NOT_FOUND);
