@@ -22,7 +22,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::Status;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -276,6 +276,21 @@ async fn the_deadline_is_the_earlier_one_and_travels_on() {
     let free = World::start(all(&server(None, None))).await;
     let (status, _, message) = free.status(CHECK, "deadline", None).await;
     assert_eq!((status.as_str(), message.as_str()), ("13", "no%20deadline"));
+}
+
+/// What is a deadline to gRPC is any header to HTTP. Without tonic's server, which thinks otherwise.
+#[tokio::test]
+async fn a_grpc_timeout_on_an_http_request_means_nothing() {
+    let fusebox = Fusebox::fixed(all(&server(Some(300), None)));
+    let router = axum::Router::new().fallback(std::future::pending::<()>).layer(fusebox.server_layer());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/users/slow", listener.local_addr().unwrap());
+    tokio::spawn(axum::serve(listener, router).into_future());
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let request = Request::get(url).header("grpc-timeout", "1m").body(Full::default()).unwrap();
+    let started = Instant::now();
+    assert_eq!(client.request(request).await.unwrap().status(), StatusCode::GATEWAY_TIMEOUT);
+    assert!(Instant::now() - started >= Duration::from_millis(300), "the policy's, not the header's");
 }
 
 #[tokio::test]

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::{Layer, Service};
@@ -67,7 +68,12 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let protocol = Protocol::of(request.headers());
         let rule = self.shared.methods.rule(request.method().as_str(), request.uri().path());
-        match admit(&rule, request.headers(), Instant::now()) {
+        // To any other protocol the header means nothing: a browser may send it along.
+        let caller = match &protocol {
+            Protocol::Grpc(_) => deadline::grpc_timeout(request.headers()),
+            Protocol::Http => None,
+        };
+        match admit(&rule, caller, Instant::now()) {
             None => {
                 rule.method.tally.count(Outcome::Rejected);
                 ServerFuture::answered(Answer::Limit, protocol)
@@ -83,15 +89,15 @@ where
     }
 }
 
-fn admit(rule: &Rule, headers: &HeaderMap, now: Instant) -> Option<Flight<MethodState>> {
+/// `caller`: the timeout that the caller asks for.
+fn admit(rule: &Rule, caller: Option<Duration>, now: Instant) -> Option<Flight<MethodState>> {
     let limit = rule.policy.max_concurrent_requests.map(fusebox_policy::policy::Limit::get);
     if !rule.method.in_flight.acquire(limit) {
         return None;
     }
     let policy = rule.policy.timeout_ms.map(fusebox_policy::policy::Millis::get);
-    // tonic's own timer for it would answer Cancelled. It is set after ours and polled after us, so
-    // that ours is always the first to be seen.
-    let caller = deadline::grpc_timeout(headers);
+    // tonic's own timer for the caller's would answer Cancelled. It is set after ours and polled after
+    // us, so that ours is always the first to be seen.
     let timeout = [policy, caller].into_iter().flatten().min();
     // A deadline too far away to be told is none.
     let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
