@@ -63,8 +63,10 @@
 //! - A deadline is bound to the task: what a handler or call spawns is neither cancelled nor told.
 //! - A served request's deadline ends with the head of the response: the body of a stream is not cut.
 //!   Its permit is held until the body has ended or is dropped.
-//! - A call that ends by the shorter deadline of its request counts as a timeout of the callee. A
-//!   call whose request's deadline has already passed is not made and not counted by the breaker.
+//! - A call that is cut short by the deadline of its request is a timeout in metrics. For the breaker
+//!   it is one only if it had at least half of the command's own timeout, or the command has none: a
+//!   client in a hurry cannot open the breaker of all. A call whose request's deadline has already
+//!   passed is not made and not counted by the breaker.
 //! - A probe without a timeout that never ends keeps its breaker half-open.
 //!
 //! # Features

@@ -274,6 +274,65 @@ async fn r8_a_probe_refused_by_the_limit_frees_its_slot() {
     assert_eq!(state(&fusebox), 0);
 }
 
+/// Calls of `c` in requests that leave them so long.
+async fn cut_short(c: &Command, millis: u64, times: usize) {
+    for _ in 0..times {
+        let mut request = policy(CommandPolicy { circuit_breaker: None, ..command() });
+        request.outbound.commands.get_mut("c").unwrap().timeout_ms = Some(millis.try_into().unwrap());
+        let request = Fusebox::fixed(request).command("c");
+        let hung = || c.call_classified(std::future::pending::<Result<u8, &'static str>>, class);
+        let answer = request.call_classified(hung, |_| Class::Failure).await;
+        assert!(answer.is_err(), "{answer:?}");
+        settle().await;
+    }
+}
+
+/// ADR 6: deadlines of clients cannot open a breaker that others share, nor keep one from seeing a
+/// callee that hangs.
+#[tokio::test(start_paused = true)]
+async fn a_call_cut_short_counts_if_it_had_half_of_its_own_timeout() {
+    let (fusebox, c) = fixed(command());
+    cut_short(&c, 49, 20).await;
+    assert_eq!((outcomes(&fusebox, "timeout"), state(&fusebox)), (20, 0), "in metrics, not in the breaker");
+    assert_eq!(in_flight(&fusebox), 0);
+    cut_short(&c, 50, 3).await;
+    assert_eq!(state(&fusebox), 0);
+    cut_short(&c, 50, 1).await;
+    assert_eq!((outcomes(&fusebox, "timeout"), state(&fusebox)), (24, 2));
+
+    advance(Duration::from_secs(1)).await;
+    cut_short(&c, 49, 1).await;
+    assert_eq!(state(&fusebox), 1, "a hurried probe frees its slot and decides nothing");
+    cut_short(&c, 50, 1).await;
+    assert_eq!(state(&fusebox), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_timeout_of_its_own_every_call_cut_short_counts() {
+    let (fusebox, c) = fixed(CommandPolicy { timeout_ms: None, ..command() });
+    cut_short(&c, 1, 4).await;
+    assert_eq!(state(&fusebox), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hurried_call_that_fails_by_itself_is_a_failure() {
+    let (fusebox, c) = fixed(command());
+    let mut request = policy(command());
+    request.outbound.commands.get_mut("c").unwrap().timeout_ms = Some(10.try_into().unwrap());
+    let request = Fusebox::fixed(request).command("c");
+    request
+        .call_classified(
+            async || {
+                fail(&c, 4).await;
+                Ok::<_, &'static str>(1)
+            },
+            class,
+        )
+        .await
+        .unwrap();
+    assert_eq!(state(&fusebox), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn forced_open_refuses_and_forced_closed_and_disabled_admit() {
     let mode = |mode| policy(with(|b| b.mode = mode));

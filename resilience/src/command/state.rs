@@ -41,6 +41,16 @@ struct InForce {
     window: Arc<Window>,
 }
 
+/// What an admission leaves to be known at the end of its call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket {
+    /// None: the breaker is not told.
+    admission: Option<Admission>,
+    /// Its request's deadline leaves it less than half of the command's own timeout: should it time
+    /// out, that says nothing about the callee (docs/adr/0006).
+    hurried: bool,
+}
+
 /// Why a call was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -106,12 +116,16 @@ impl CommandState {
         })?;
         if !self.in_flight.acquire(policy.max_concurrent_requests.map(fusebox_policy::policy::Limit::get)) {
             self.tally.count(Outcome::Rejected);
-            self.decide(admission, Outcome::Rejected, now);
+            self.decide(Ticket { admission, hurried: false }, Outcome::Rejected, now);
             return Err(Refusal::Limit);
         }
-        let timeout = policy.timeout_ms.map(|timeout| now + timeout.get());
-        let deadline = [timeout, enclosing].into_iter().flatten().min();
-        Ok(Flight::new(Arc::clone(self), admission, now, deadline))
+        let timeout = policy.timeout_ms.map(fusebox_policy::policy::Millis::get);
+        let hurried = match (timeout, enclosing) {
+            (Some(timeout), Some(enclosing)) => enclosing.saturating_duration_since(now) < timeout / 2,
+            _ => false,
+        };
+        let deadline = [timeout.map(|timeout| now + timeout), enclosing].into_iter().flatten().min();
+        Ok(Flight::new(Arc::clone(self), Ticket { admission, hurried }, now, deadline))
     }
 
     /// Whether the fallback that the code offers is used.
@@ -125,10 +139,11 @@ impl CommandState {
     }
 
     /// Tells the breaker.
-    fn decide(&self, admission: Option<Admission>, outcome: Outcome, now: Instant) {
-        let Some(admission) = admission else { return };
+    fn decide(&self, ticket: Ticket, outcome: Outcome, now: Instant) {
+        let Some(admission) = ticket.admission else { return };
         let verdict = match outcome {
             Outcome::Success => Verdict::Good,
+            Outcome::Timeout if ticket.hurried => Verdict::Neither,
             Outcome::Failure | Outcome::Timeout => Verdict::Bad,
             Outcome::ClientError | Outcome::Cancelled | Outcome::Rejected | Outcome::Open => Verdict::Neither,
         };
@@ -151,13 +166,12 @@ impl CommandState {
 }
 
 impl Account for CommandState {
-    /// None: the breaker is not told.
-    type Ticket = Option<Admission>;
+    type Ticket = Ticket;
 
-    fn settle(&self, admission: Option<Admission>, outcome: Outcome, now: Instant) {
+    fn settle(&self, ticket: Ticket, outcome: Outcome, now: Instant) {
         self.in_flight.release();
         self.tally.count(outcome);
-        self.decide(admission, outcome, now);
+        self.decide(ticket, outcome, now);
     }
 }
 
