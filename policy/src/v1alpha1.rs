@@ -96,7 +96,8 @@ pub struct ServiceRef {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InboundSpec {
-    /// After it the work is cancelled and the caller gets DEADLINE_EXCEEDED or 504.
+    /// After it the work is cancelled and the caller gets DEADLINE_EXCEEDED or 504. It covers the time to the
+    /// head of the response: a stream that has begun is not cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<GoDuration>,
     /// Requests in flight at once, for each method by itself; one more gets RESOURCE_EXHAUSTED or 429.

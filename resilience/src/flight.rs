@@ -57,6 +57,12 @@ impl<A: Account> Flight<A> {
         self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
+    /// The deadline was met: what follows, like the body of a response, may take as long as it likes.
+    /// Dropped from here on, it is cancelled.
+    pub(crate) const fn lift_deadline(&mut self) {
+        self.deadline = None;
+    }
+
     /// From admission to deadline.
     pub(crate) fn limit(&self) -> Duration {
         self.deadline.map_or(Duration::MAX, |deadline| deadline - self.started)

@@ -378,6 +378,28 @@ async fn a_permit_is_held_until_the_body_ends_or_is_dropped() {
     }
 }
 
+/// The deadline is that of the head: a stream goes on, and its client's close is no timeout.
+#[tokio::test]
+async fn a_stream_outlives_the_timeout_and_its_end_is_what_it_is() {
+    let world = World::start(all(&server(Some(100), None))).await;
+    for end in ["success", "cancelled"] {
+        let (http, grpc) = (world.get("/users/stream").await, world.call(WATCH, "told", Some("100m")).await);
+        sleep(Duration::from_millis(150)).await;
+        assert_eq!((world.in_flight("GET /users"), world.in_flight(WATCH)), (1, 1), "not cut");
+        if end == "success" {
+            world.service.told.notify_waiters();
+            http.into_body().collect().await.unwrap();
+            grpc.into_body().collect().await.unwrap();
+        } else {
+            drop((http, grpc));
+        }
+        for label in ["GET /users", WATCH] {
+            world.until(end, || world.count(label, end) == 1 && world.in_flight(label) == 0).await;
+            assert_eq!(world.count(label, "timeout"), 0);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_caller_that_leaves_is_a_cancellation() {
     let world = World::start(all(&server(Some(60_000), None))).await;

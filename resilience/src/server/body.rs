@@ -35,11 +35,13 @@ pub(crate) struct Ending {
 
 impl Ending {
     pub(crate) fn new(
-        flight: Flight<MethodState>,
+        mut flight: Flight<MethodState>,
         protocol: Protocol,
         head: &Parts,
         head_only: bool,
     ) -> Self {
+        // A client that closes a long stream has not waited in vain.
+        flight.lift_deadline();
         let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let outcome = protocol.head(head.status, &head.headers);
         Self { flight, protocol, outcome, left: if head_only { Some(0) } else { length } }
