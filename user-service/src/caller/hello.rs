@@ -1,5 +1,6 @@
 //! `GET /hello/{name}`: one call of the user service, under the policy of the command `get_user`.
 
+use std::error::Error as _;
 use std::sync::Arc;
 
 use axum::Json;
@@ -65,11 +66,28 @@ impl Greeter {
         })?;
         let mut request = Request::new(GetUserRequest { name: name.to_owned() });
         fusebox::deadline::set_grpc_timeout(request.metadata_mut().as_mut());
-        let response = UserServiceClient::new(channel).get_user(request).await?;
+        let response = UserServiceClient::new(channel).get_user(request).await.map_err(told)?;
         let from = response.metadata().get(listen::INSTANCE.as_str());
         let from = from.and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok(Hello { msg: response.into_inner().msg, from, fallback: false, reason: None, detail: None })
     }
+}
+
+/// What a caller of ours learns of a failed call. What the service says of the name is for whoever gave
+/// the name; the rest is for the log: it may hold addresses, and texts of whoever is behind the service.
+fn told(status: Status) -> Status {
+    let code = status.code();
+    if matches!(code, Code::NotFound | Code::InvalidArgument) {
+        return status;
+    }
+    // What did not come from the service has its cause in this process.
+    let cause = status.source().map(ToString::to_string);
+    tracing::warn!(?code, message = status.message(), cause, "the user service failed");
+    let message = match cause {
+        Some(_) => "the user service gave no answer".to_owned(),
+        None => format!("the user service answered {code:?}"),
+    };
+    Status::with_metadata(code, message, status.metadata().clone())
 }
 
 /// Whether our timer or the service's ran out first is all the same.
@@ -82,7 +100,7 @@ fn reason(error: &CommandError<Status>) -> &'static str {
 
 fn detail(error: &CommandError<Status>) -> String {
     match error {
-        CommandError::Failed(status) => format!("{:?}: {}", status.code(), status.message()),
+        CommandError::Failed(status) => status.message().to_owned(),
         refused => refused.to_string(),
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use user_service::caller::Caller;
 use user_service::cli::CallerArgs;
 
-use crate::support::{ANYWHERE, Running, answering, backend, get, outbound, process, serve};
+use crate::support::{ANYWHERE, Running, answering, backend, get, nobody, outbound, process, serve};
 
 async fn caller(policy: Policy, consul: String) -> Running {
     let args = CallerArgs {
@@ -71,6 +71,28 @@ async fn without_instances_it_answers_at_once() {
     let without = caller(outbound(json!({ "fallbackEnabled": false })), consul).await;
     let (status, body) = hello(&without, "ada").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+}
+
+#[tokio::test]
+async fn a_failure_is_told_without_addresses_and_without_the_texts_of_others() {
+    let gone = nobody().trim_start_matches("http://").parse().unwrap();
+    let failing = serve(outbound(json!({ "fallbackEnabled": false })), &nobody()).await;
+    for (instance, told) in
+        [(gone, "the user service gave no answer"), (failing.public, "the user service answered Unavailable")]
+    {
+        for fallback in [true, false] {
+            let (consul, mut asks) = backend().await;
+            let caller = caller(outbound(json!({ "fallbackEnabled": fallback })), consul).await;
+            let _asked = known(&mut asks, &[instance]).await;
+            let (status, body) = hello(&caller, "ada").await;
+            match fallback {
+                true => assert_eq!((status, &body["detail"]), (StatusCode::OK, &json!(told)), "{body}"),
+                false => {
+                    assert_eq!((status, &body["error"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(told)))
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]

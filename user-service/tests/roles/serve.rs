@@ -77,6 +77,20 @@ async fn a_policy_without_fallback_lets_the_failure_through() {
 }
 
 #[tokio::test]
+async fn a_failure_tells_nothing_of_where_the_store_is_or_what_it_says() {
+    let garbage = answering(StatusCode::OK, r#"{"secret":1}"#).await;
+    for (store, told) in
+        [(nobody(), "the user store gave no answer"), (garbage, "the user store's answer is no user")]
+    {
+        let service = serve(outbound(json!({ "fallbackEnabled": false })), &store).await;
+        let status = client(service.public).get_user(named("ada")).await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (Code::Unavailable, told));
+        let (status, _, body) = get(&service.url("/users/ada")).await;
+        assert_eq!((status, body), (StatusCode::SERVICE_UNAVAILABLE, json!({ "error": told })));
+    }
+}
+
+#[tokio::test]
 async fn a_timeout_of_the_policy_names_its_reason() {
     let (store, mut asks) = backend().await;
     let service = serve(outbound(json!({ "fallbackEnabled": false, "timeoutMs": 50 })), &store).await;
