@@ -35,7 +35,7 @@ pub async fn opened() -> Result<World> {
 
 /// Gives a resource exactly the spec of its example: what a test before has set, and the example does not, would
 /// stay under `kubectl apply`.
-async fn restored(world: &World, path: &str) -> Result<()> {
+pub async fn restored(world: &World, path: &str) -> Result<()> {
     let mut example: ResilientService = serde_saphyr::from_str(&file(path)?)?;
     let resources = resource::api(world);
     match resources.get_opt(&example.name_any()).await? {

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use fusebox_e2e::{consul, etcd, gateway, resource, shop};
 use kube::api::DeleteParams;
+use serde_json::json;
 
 #[tokio::test]
 async fn f_the_api_server_refuses_with_a_clear_message() -> Result<()> {
@@ -107,5 +108,42 @@ async fn f_a_bad_resource_is_not_accepted_and_disturbs_nobody() -> Result<()> {
         resource.status.clone().map(|status| status.conditions).unwrap_or_default()
     };
     assert_eq!(conditions(&before), conditions(&after), "a neighbour was disturbed");
+    Ok(())
+}
+
+/// An edit that is refused takes nothing away of what runs.
+#[tokio::test]
+async fn f_a_refused_edit_leaves_what_runs() -> Result<()> {
+    let world = shop::opened().await?;
+    world
+        .apply(
+            "apiVersion: fusebox.dev/v1alpha1\nkind: ResilientService\nmetadata: { name: holder }\n\
+             spec: { service: { name: user-store, port: http }, consul: { serviceName: held.service }, \
+             gateway: { routes: [{ host: held.example.com }] } }\n",
+        )
+        .await?;
+    resource::until(&world, "holder", "Ready", "True").await?;
+
+    let registered = consul::instances(&world, "user.service").await?;
+    let user = resource::api(&world).get("user").await?;
+    let mut gateway = serde_json::to_value(&user.spec.gateway)?;
+    let routes = gateway["routes"].as_array_mut();
+    routes
+        .ok_or_else(|| anyhow::anyhow!("the example has routes"))?
+        .push(json!({ "host": "held.example.com" }));
+    for edit in [json!({ "gateway": gateway }), json!({ "consul": { "serviceName": "held.service" } })] {
+        resource::patch(&world, "user", edit.clone()).await?;
+        let refused = resource::until_reason(&world, "user", "Accepted", "False", Some("Conflict")).await?;
+        let message = &resource::condition(&refused, "Accepted")?.message;
+        assert!(message.contains("holder"), "{message}");
+        for _ in 0..10 {
+            assert_eq!(gateway::greet(&world, "Ada").await?.msg, "Hello, Ada", "{edit}");
+        }
+        assert_eq!(consul::instances(&world, "user.service").await?, registered, "{edit}");
+        shop::restored(&world, "examples/user.yaml").await?;
+        resource::until(&world, "user", "Ready", "True").await?;
+    }
+    assert_eq!(consul::passing(&world, "held.service").await?.len(), 1, "the holder was not disturbed");
+    resource::api(&world).delete("holder", &DeleteParams::default()).await?;
     Ok(())
 }
