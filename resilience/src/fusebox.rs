@@ -73,6 +73,8 @@ impl Fusebox {
     /// `FUSEBOX_ETCD` (URLs separated by commas) are required, and `POD_UID` or `POD_IP`; `POD_NAME`,
     /// `FUSEBOX_ETCD_USER` with `FUSEBOX_ETCD_PASSWORD_FILE`, and `FUSEBOX_ETCD_CA_FILE` are optional.
     ///
+    /// Its user in etcd needs to read its namespace's policies, and to read and write its reports.
+    ///
     /// Fails for a missing or malformed variable only. Whatever becomes of etcd, the process runs:
     /// under [`Policy::compiled_in`] until a first policy has come, under the last good one after.
     #[cfg(feature = "etcd")]

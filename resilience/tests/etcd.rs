@@ -204,6 +204,36 @@ async fn a_lost_lease_is_taken_anew_and_the_report_is_back() {
     assert_ne!(client.get(REPORT, None).await.unwrap().kvs()[0].lease(), lease);
 }
 
+/// The lease is well, its key is not: deleted by hand, overwritten, or lost with an older lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_vanished_or_is_anothers_is_written_again() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    let hash = publish(&mut client, 50).await;
+    let fusebox = process(&etcd.url(), &[]).await;
+    let ours = reports(&client, "reported", |report| report.hash == Some(hash.clone())).await;
+    let lease = client.get(REPORT, None).await.unwrap().kvs()[0].lease();
+    client.delete(REPORT, None).await.unwrap();
+    assert_eq!(reports(&client, "written again", |_| true).await, ours);
+
+    let mut other = ours.clone();
+    other.boot = "other".to_owned();
+    client.put(REPORT, serde_json::to_vec(&other).unwrap(), None).await.unwrap();
+    assert_eq!(reports(&client, "ours again", |report| report.boot != "other").await, ours);
+
+    // The same bytes, under a lease that ends.
+    let late = client.lease_grant(60, None).await.unwrap().id();
+    let bytes = serde_json::to_vec(&ours).unwrap();
+    client.put(REPORT, bytes, Some(PutOptions::new().with_lease(late))).await.unwrap();
+    let held = async |client: &mut Client| client.get(REPORT, None).await.unwrap().kvs()[0].lease();
+    let started = Instant::now();
+    while held(&mut client).await != lease {
+        assert!(Instant::now() - started < Duration::from_secs(20), "under our lease again");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(common::metric(&fusebox, "report_leases_total"), 1, "one lease all the time");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn goodbye_takes_the_report_back_at_once() {
     let etcd = Etcd::start().await;

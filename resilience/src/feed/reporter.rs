@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use etcd_client::{Client, LeaseKeepAliveStream, LeaseKeeper, PutOptions};
+use etcd_client::{Client, KeyValue, LeaseKeepAliveStream, LeaseKeeper, PutOptions};
 use fusebox_policy::wire::Report;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
@@ -19,7 +19,7 @@ use crate::report::report;
 /// How long a report outlives its instance.
 pub(super) const TTL: Duration = Duration::from_secs(10);
 
-/// How often the lease is renewed: two may be lost.
+/// How often the lease is renewed, and the key looked at: two renewals may be lost.
 const BEAT: Duration = Duration::from_secs(3);
 
 /// The least time between two writes, but for the second of a lease.
@@ -90,7 +90,15 @@ impl Reporter {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return session.end().await,
-                _ = beat.tick() => session.renew().await?,
+                _ = beat.tick() => {
+                    session.renew().await?;
+                    // The lease may live and its key be gone: deleted by hand, or written late by the
+                    // session before and ended with its lease.
+                    if let Some(ours) = &written && !session.holds(&self.key, ours).await? {
+                        tracing::warn!(key = %self.key, "the report was gone or another's: written again");
+                        written = None;
+                    }
+                }
                 () = sleep_until(not_before), if due => {
                     let report = self.report();
                     session.write(&self.key, &report).await?;
@@ -150,6 +158,17 @@ impl Session {
         let json = serde_json::to_vec(report).map_err(|error| EtcdError::Ended(error.to_string()))?;
         let options = PutOptions::new().with_lease(self.lease);
         answered("a report", self.client.put(key, json, Some(options))).await.map(drop)
+    }
+
+    /// Whether the key has this report under this lease. A linearizable read, so what was written
+    /// before is seen.
+    async fn holds(&mut self, key: &str, report: &Report) -> Result<bool, EtcdError> {
+        let found = answered("a report's check", self.client.get(key, None)).await?;
+        let ours = |kv: &KeyValue| {
+            let there = serde_json::from_slice::<Report>(kv.value());
+            kv.lease() == self.lease && there.is_ok_and(|there| there == *report)
+        };
+        Ok(found.kvs().first().is_some_and(ours))
     }
 
     async fn end(mut self) -> Result<(), EtcdError> {
