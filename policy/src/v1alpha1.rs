@@ -404,6 +404,11 @@ pub struct ResilientServiceStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub failures: Vec<Failure>,
+    /// What it holds and no other resource may take, as `consul/user.service`: what the accepted spec
+    /// claims, and what of an earlier one is still applied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub claims: Vec<String>,
 }
 
 /// For the columns of `kubectl get`.

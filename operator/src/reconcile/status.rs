@@ -117,6 +117,7 @@ pub fn status(
         }),
         open_breakers: enforcement.breakers,
         failures: enforcement.failures,
+        claims: Vec::new(),
     }
 }
 
