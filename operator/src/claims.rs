@@ -1,14 +1,24 @@
 //! Who holds what: a Service, a Consul name, a host, a host and path, a raw key belong to one resource.
 //!
-//! Computed anew from all cached resources, so a claim ends with its resource or with the edit that drops
-//! it. The oldest resource holds, by creation and then by UID. A resource that is being deleted holds until
-//! it is gone, since what it applied is still there.
+//! Computed anew from all cached resources. A resource claims what its spec asks for and holds what its
+//! status says: what was accepted, and what of an earlier generation is still applied. Who holds keeps;
+//! among others the oldest has it, by creation and then by UID. A claim ends with its resource, or when an
+//! edit that drops it was applied. A resource that is being deleted holds until it is gone, since what it
+//! applied is still there.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
 
 use fusebox_policy::v1alpha1::{ResilientService, RouteSpec};
 use kube::ResourceExt;
 
+/// The most claims that a status lists.
+const MAX_HELD: usize = 256;
+
 /// Something that only one resource may have.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Claim {
     /// A Service of the namespace.
     Service(String),
@@ -22,13 +32,48 @@ pub enum Claim {
     RawKey(String),
 }
 
-/// A claim that an older resource holds.
+/// As a status lists it.
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(name) => write!(f, "service/{name}"),
+            Self::ConsulName(name) => write!(f, "consul/{name}"),
+            Self::Route(host, path) => write!(f, "route/{host}{path}"),
+            Self::Host(host) => write!(f, "host/{host}"),
+            Self::RawKey(key) => write!(f, "raw/{key}"),
+        }
+    }
+}
+
+impl FromStr for Claim {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (kind, what) = text.split_once('/').ok_or(())?;
+        let name = what.to_owned();
+        Ok(match kind {
+            "service" => Self::Service(name),
+            "consul" => Self::ConsulName(name),
+            "route" => {
+                let (host, path) = what.split_at(what.find('/').unwrap_or(what.len()));
+                Self::Route(host.to_owned(), path.to_owned())
+            }
+            "host" => Self::Host(name),
+            "raw" => Self::RawKey(name),
+            _ => return Err(()),
+        })
+    }
+}
+
+/// A claim that another resource has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
     /// What.
     pub claim: Claim,
-    /// The holder's name, if it is of the same namespace.
+    /// Its name, if it is of the same namespace.
     pub holder: Option<String>,
+    /// Does it hold it, or is it only older?
+    pub held: bool,
 }
 
 impl Lost {
@@ -39,18 +84,17 @@ impl Lost {
             Claim::ConsulName(name) => {
                 (format!("the Consul name {name}"), "choose another spec.consul.serviceName")
             }
-            Claim::Route(host, path) if path.is_empty() => {
-                (format!("the route {host}"), "choose another host or pathPrefix")
-            }
             Claim::Route(host, path) => {
                 (format!("the route {host}{path}"), "choose another host or pathPrefix")
             }
             Claim::Host(host) => (format!("the host {host}"), "choose another host"),
             Claim::RawKey(key) => (format!("the etcd key {key}"), "choose another key"),
         };
-        let holder = match &self.holder {
-            Some(name) => format!("ResilientService {name}, which is older"),
-            None => "an older resource of another namespace".to_owned(),
+        let holder = match (&self.holder, self.held) {
+            (Some(name), true) => format!("ResilientService {name}, which holds it"),
+            (Some(name), false) => format!("ResilientService {name}, which is older"),
+            (None, true) => "a resource of another namespace, which holds it".to_owned(),
+            (None, false) => "an older resource of another namespace".to_owned(),
         };
         format!("{what} belongs to {holder}: {way_out}")
     }
@@ -67,46 +111,111 @@ pub fn consul_name(resource: &ResilientService) -> Option<&str> {
     Some(consul.service_name.as_deref().unwrap_or(&resource.spec.service.name))
 }
 
-/// What `me` claims and an older one of `all` holds.
+/// What `me` asks for or holds and another of `all` has.
 pub fn lost<'a>(me: &ResilientService, all: impl IntoIterator<Item = &'a ResilientService>) -> Vec<Lost> {
-    let mine = claims(me);
-    let mut lost: Vec<Lost> = Vec::new();
-    for other in all.into_iter().filter(|other| precedes(other, me)) {
-        let same_namespace = other.namespace() == me.namespace();
-        for claim in claims(other) {
-            let collides = mine.contains(&claim)
-                && match claim {
-                    Claim::Service(_) => same_namespace,
-                    Claim::Host(_) => !same_namespace,
-                    Claim::ConsulName(_) | Claim::Route(..) | Claim::RawKey(_) => true,
-                };
-            if collides && !lost.iter().any(|known| known.claim == claim) {
-                lost.push(Lost { claim, holder: same_namespace.then(|| other.name_any()) });
-            }
-        }
+    let others: Vec<Claimant> =
+        (all.into_iter()).filter(|other| other.uid() != me.uid()).map(Claimant::new).collect();
+    let me = Claimant::new(me);
+    let lost = |claim: &Claim| {
+        let rivals = others.iter().filter(|other| other.has(claim) && me.may_meet(other, claim));
+        let first = rivals.chain([&me]).min_by_key(|one| one.rank(claim))?;
+        me.collides(first, claim).then(|| Lost {
+            claim: claim.clone(),
+            holder: me.is_beside(first).then(|| first.of.name_any()),
+            held: first.held.contains(claim),
+        })
+    };
+    me.all().into_iter().filter_map(lost).collect()
+}
+
+/// Is there something that both ask for or hold and only one may have? Then a change of one may concern the
+/// other.
+pub fn share(a: &ResilientService, b: &ResilientService) -> bool {
+    a.uid() != b.uid() && {
+        let (a, b) = (Claimant::new(a), Claimant::new(b));
+        a.all().into_iter().any(|claim| b.has(claim) && a.collides(&b, claim))
     }
-    lost
 }
 
-fn precedes(other: &ResilientService, me: &ResilientService) -> bool {
-    let age = |r: &ResilientService| (r.creation_timestamp().map(|t| t.0), r.uid());
-    other.uid() != me.uid() && age(other) < age(me)
-}
-
-fn claims(of: &ResilientService) -> Vec<Claim> {
+/// What the spec of a resource asks for.
+pub fn asked(of: &ResilientService) -> Vec<Claim> {
     let spec = &of.spec;
     let mut all = vec![Claim::Service(spec.service.name.clone())];
     all.extend(consul_name(of).map(|name| Claim::ConsulName(name.to_owned())));
     for route in spec.gateway.iter().flat_map(|gateway| &gateway.routes) {
-        all.push(Claim::Host(route.host.clone()));
+        let host = Claim::Host(route.host.clone());
+        if !all.contains(&host) {
+            all.push(host);
+        }
         all.push(Claim::Route(route.host.clone(), path_of(route)));
     }
     all.extend(spec.config.iter().flat_map(|c| c.etcd_keys.keys()).map(|key| Claim::RawKey(key.clone())));
     all
 }
 
+/// What the status of a resource says that it holds.
+pub fn held(of: &ResilientService) -> Vec<Claim> {
+    let claims = of.status.iter().flat_map(|status| &status.claims);
+    claims.filter_map(|claim| claim.parse().ok()).collect()
+}
+
+/// As a status lists them: each once, the first ones if there are too many.
+pub fn listed(claims: impl IntoIterator<Item = Claim>) -> Vec<String> {
+    let mut known = BTreeSet::new();
+    let claims = claims.into_iter().filter(|claim| known.insert(claim.clone()));
+    claims.take(MAX_HELD).map(|claim| claim.to_string()).collect()
+}
+
+/// A resource and its claims.
+struct Claimant<'a> {
+    of: &'a ResilientService,
+    asked: Vec<Claim>,
+    held: Vec<Claim>,
+}
+
+impl<'a> Claimant<'a> {
+    fn new(of: &'a ResilientService) -> Self {
+        Self { of, asked: asked(of), held: held(of) }
+    }
+
+    fn all(&self) -> BTreeSet<&Claim> {
+        self.asked.iter().chain(&self.held).collect()
+    }
+
+    fn has(&self, claim: &Claim) -> bool {
+        self.asked.contains(claim) || self.held.contains(claim)
+    }
+
+    fn is_beside(&self, other: &Self) -> bool {
+        self.of.namespace() == other.of.namespace()
+    }
+
+    /// A Service's name means another Service in another namespace.
+    fn may_meet(&self, other: &Self, claim: &Claim) -> bool {
+        !matches!(claim, Claim::Service(_)) || self.is_beside(other)
+    }
+
+    /// Can not both have it?
+    fn collides(&self, other: &Self, claim: &Claim) -> bool {
+        self.of.uid() != other.of.uid()
+            && match claim {
+                Claim::Service(_) => self.is_beside(other),
+                Claim::Host(_) => !self.is_beside(other),
+                Claim::ConsulName(_) | Claim::Route(..) | Claim::RawKey(_) => true,
+            }
+    }
+
+    /// The first has it: who holds it, then the oldest.
+    fn rank(&self, claim: &Claim) -> impl Ord + use<> {
+        let age = self.of.creation_timestamp().map(|time| time.0);
+        (Reverse(self.held.contains(claim)), age, self.of.uid())
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use fusebox_policy::v1alpha1::ResilientServiceStatus;
+
     use super::*;
 
     fn resource(namespace: &str, name: &str, second: u8, spec: &str) -> ResilientService {
@@ -171,6 +280,59 @@ spec: {spec}
         assert!(messages(&beside, &all).is_empty());
         assert_eq!(lost(&same, all).len(), 1);
         assert_eq!(lost(&elsewhere, all)[0].claim, Claim::Host("a.io".into()));
+    }
+
+    fn holding(mut resource: ResilientService, claims: &[&str]) -> ResilientService {
+        let claims = claims.iter().map(|&claim| claim.to_owned()).collect();
+        resource.status = Some(ResilientServiceStatus { claims, ..ResilientServiceStatus::default() });
+        resource
+    }
+
+    #[test]
+    fn who_holds_keeps_against_an_older_one() {
+        let route = "{ service: { name: a }, consul: {}, gateway: { routes: [{ host: a.io }] } }";
+        let young = holding(resource("shop", "young", 9, route), &["consul/a", "host/a.io", "route/a.io"]);
+        let beside = resource("shop", "beside", 5, &route.replace("a.io", "a.io, pathPrefix: /x"));
+        let old = resource("other", "old", 1, route);
+        let all = [&young, &beside, &old];
+        assert_eq!(lost(&old, all).len(), 3);
+        assert!(lost(&old, all).iter().all(|lost| lost.held && lost.holder.is_none()));
+        let beside = lost(&beside, all);
+        let hosts = beside.iter().filter(|lost| matches!(lost.claim, Claim::Host(_)));
+        assert_eq!(hosts.count(), 0, "the host is the namespace's, though an older one asks for it");
+        let young = lost(&young, all);
+        assert_eq!(young.iter().map(|lost| &lost.claim).collect::<Vec<_>>(), [&Claim::Service("a".into())]);
+    }
+
+    #[test]
+    fn what_is_held_is_claimed_though_the_spec_does_not_ask_for_it_any_more() {
+        let moved = holding(resource("shop", "a", 1, "{ service: { name: new } }"), &["service/old", "?"]);
+        let next = resource("shop", "b", 2, "{ service: { name: old } }");
+        assert_eq!(
+            messages(&next, &[&moved, &next]),
+            ["Service old belongs to ResilientService a, which holds it: remove one of the two"]
+        );
+        assert!(share(&moved, &next) && share(&next, &moved) && !share(&next, &next));
+        let elsewhere = resource("other", "b", 2, "{ service: { name: old } }");
+        assert!(!share(&moved, &elsewhere));
+    }
+
+    #[test]
+    fn of_two_that_hold_the_older_has_it() {
+        let old = holding(resource("shop", "a", 1, "{ service: { name: x } }"), &["consul/x"]);
+        let new = holding(resource("other", "b", 2, "{ service: { name: y } }"), &["consul/x"]);
+        assert!(lost(&old, [&old, &new]).is_empty());
+        assert_eq!(lost(&new, [&old, &new])[0].claim, Claim::ConsulName("x".into()));
+    }
+
+    #[test]
+    fn a_claim_is_read_as_it_is_written() {
+        let spec = "{ service: { name: s }, consul: {}, config: { etcdKeys: { a/b: '1' } }, gateway: { routes: \
+                    [{ host: a.io }, { host: a.io, pathPrefix: /x/y }] } }";
+        let resource = resource("shop", "a", 1, spec);
+        let listed = listed(asked(&resource).into_iter().chain(asked(&resource)));
+        assert_eq!(listed, ["service/s", "consul/s", "host/a.io", "route/a.io", "route/a.io/x/y", "raw/a/b"]);
+        assert_eq!(listed.iter().map(|c| c.parse()).collect::<Result<Vec<_>, _>>(), Ok(asked(&resource)));
     }
 
     #[test]
