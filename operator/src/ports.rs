@@ -239,6 +239,16 @@ pub struct Notice {
     pub message: String,
 }
 
+/// What became of a write of our finalizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finalizer {
+    /// It is as it should be.
+    Set,
+    /// The object is gone, is another of the same name, or takes no finalizer any more as it is being
+    /// deleted.
+    Gone,
+}
+
 /// The Kubernetes cluster: what the watches delivered, and our writes.
 pub trait ClusterState: Send + Sync {
     /// Every resource that can be decoded.
@@ -250,12 +260,12 @@ pub trait ClusterState: Send + Sync {
     /// The endpoints of a Service, from all its slices of the primary address family, one per instance.
     fn endpoints(&self, namespace: &str, service: &ServiceView) -> Vec<Endpoint>;
 
-    /// Sets or removes our finalizer.
+    /// Sets or removes our finalizer, if the object still is the one that is meant.
     fn set_finalizer<'a>(
         &'a self,
         resource: &'a ResilientService,
         present: bool,
-    ) -> Answer<'a, Result<(), Unavailable>>;
+    ) -> Answer<'a, Result<Finalizer, Unavailable>>;
 
     /// Writes the status.
     fn write_status<'a>(

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::gate::Gate;
 use crate::model::{self, Endpoint, ServiceView};
-use crate::ports::{Answer, ClusterState, Notice, Unavailable};
+use crate::ports::{Answer, ClusterState, Finalizer, Notice, Unavailable};
 
 /// The field manager of everything we write.
 pub const MANAGER: &str = "fusebox-operator";
@@ -61,28 +61,33 @@ impl Cluster {
     }
 
     /// Sets the finalizers of the object as it is now, if it still is the one that is meant.
-    async fn write_finalizer(&self, resource: &ResilientService, present: bool) -> Result<(), kube::Error> {
+    async fn write_finalizer(
+        &self,
+        resource: &ResilientService,
+        present: bool,
+    ) -> Result<Finalizer, kube::Error> {
         let (api, name) = (self.api(resource), resource.name_any());
         let Some(now) = api.get_metadata_opt(&name).await?.filter(|now| now.uid() == resource.uid()) else {
-            return Ok(());
+            return Ok(Finalizer::Gone);
         };
+        let set = now.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
         if present && now.metadata.deletion_timestamp.is_some() {
-            return Ok(());
+            return Ok(Finalizer::Gone);
+        }
+        if present == set {
+            return Ok(Finalizer::Set);
         }
         let mut finalizers = now.finalizers().to_vec();
         finalizers.retain(|finalizer| finalizer != FINALIZER);
         if present {
             finalizers.push(FINALIZER.to_owned());
         }
-        if finalizers == now.finalizers() {
-            return Ok(());
-        }
         let patch = json!({ "metadata": {
             "uid": now.uid(),
             "resourceVersion": now.resource_version(),
             "finalizers": finalizers,
         } });
-        api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
+        api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| Finalizer::Set)
     }
 }
 
@@ -119,7 +124,7 @@ impl ClusterState for Cluster {
         &'a self,
         resource: &'a ResilientService,
         present: bool,
-    ) -> Answer<'a, Result<(), Unavailable>> {
+    ) -> Answer<'a, Result<Finalizer, Unavailable>> {
         Box::pin(
             self.gate.run(async move {
                 self.write_finalizer(resource, present).await.map_err(|error| told(&error))

@@ -28,7 +28,7 @@ use kube::ResourceExt;
 use crate::epoch::Fenced;
 use crate::metrics::{Backend, Metrics, Outcome};
 use crate::model;
-use crate::ports::{ClusterState, ConsulCatalog, PolicyStore, RouteStore, Unavailable};
+use crate::ports::{ClusterState, ConsulCatalog, Finalizer, PolicyStore, RouteStore, Unavailable};
 use memory::Memory;
 use plan::Direction;
 use validate::AllowedPrefixes;
@@ -91,10 +91,15 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
         return cleanup::clean_up(context, &resource, now).await;
     }
     // Before the first write, so that nothing is ever applied that would not be cleared.
-    if !has_finalizer(&resource)
-        && let Err(error) = context.cluster.set_finalizer(&resource, true).await
-    {
-        return trouble(context, &resource, &error).await;
+    if !has_finalizer(&resource) {
+        match context.cluster.set_finalizer(&resource, true).await {
+            Ok(Finalizer::Set) => {}
+            // What the cache shows is over: whatever took its place wakes us.
+            Ok(Finalizer::Gone) => {
+                return Done { next: Next::OnChange, outcome: Outcome::cleaned, effects: 0 };
+            }
+            Err(error) => return trouble(context, &resource, &error).await,
+        }
     }
     let seen = observe::observe(context, &resource).await;
     let judged = validate::validate(&seen, &context.settings.allowed);

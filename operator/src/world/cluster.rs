@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use super::{Crash, Faults};
 use crate::model::{self, Endpoint, ServiceView};
 use crate::ports::{
-    Answer, ClusterState, Notice, Owner, Route, RouteError, RouteStore, RouteView, Unavailable,
+    Answer, ClusterState, Finalizer, Notice, Owner, Route, RouteError, RouteStore, RouteView, Unavailable,
 };
 
 /// Resources, Services, endpoints.
@@ -77,8 +77,21 @@ impl ClusterState for ClusterWorld {
         &'a self,
         resource: &'a ResilientService,
         present: bool,
-    ) -> Answer<'a, Result<(), Unavailable>> {
+    ) -> Answer<'a, Result<Finalizer, Unavailable>> {
         Box::pin(async move {
+            // As the adapter: reads what is there, and writes only where that changes something.
+            self.faults.read()?;
+            let there = self.resources.try_lock().unwrap().get(&model::ident(resource)).cloned();
+            let Some(there) = there.filter(|there| there.uid() == resource.uid()) else {
+                return Ok(Finalizer::Gone);
+            };
+            let set = there.finalizers().iter().any(|f| f == FINALIZER);
+            if present && there.metadata.deletion_timestamp.is_some() {
+                return Ok(Finalizer::Gone);
+            }
+            if present == set {
+                return Ok(Finalizer::Set);
+            }
             self.faults.write(|| {
                 self.change(resource, |there| {
                     let finalizers = there.finalizers_mut();
@@ -87,6 +100,7 @@ impl ClusterState for ClusterWorld {
                         finalizers.push(FINALIZER.to_owned());
                     }
                 })
+                .map(|()| Finalizer::Set)
             })
         })
     }

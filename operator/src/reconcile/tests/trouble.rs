@@ -1,14 +1,18 @@
 //! Bad input, backends that go away, other processes.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use fusebox_policy::keys::Ident;
-use fusebox_policy::v1alpha1::ABANDON_ANNOTATION;
+use fusebox_policy::v1alpha1::{ABANDON_ANNOTATION, FINALIZER, ResilientService};
 use fusebox_policy::wire::Epoch;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
 
 use super::scene::{FULL, Scene, user};
 use crate::metrics::Outcome;
-use crate::reconcile::{Next, RESYNC};
+use crate::reconcile::{Next, RESYNC, reconcile};
 
 fn second() -> Ident {
     Ident::new("shop", "user-two")
@@ -43,6 +47,38 @@ async fn the_loser_of_a_conflict_writes_nothing_and_takes_over_when_the_holder_i
     assert_eq!(scene.told(&second(), "Ready"), "True/Ready");
     assert_eq!(scene.entries().len(), 1);
     assert_eq!(scene.store.state()["service.user.timeout"], "1000");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_gone_or_dying_or_another_before_it_has_the_finalizer_is_not_applied() {
+    let scene = Scene::new();
+    scene.scale(&[("a", true)]);
+    scene.put(&user(), FULL);
+    let stale = Arc::new(scene.get(&user()).unwrap());
+    let change = |change: fn(&mut ResilientService)| {
+        let mut there = ResilientService::clone(&stale);
+        change(&mut there);
+        scene.cluster.resources.try_lock().unwrap().insert(user(), there);
+    };
+    let over: [fn(&dyn Fn(fn(&mut ResilientService)), &Scene); 3] = [
+        |_, scene| drop(scene.cluster.resources.try_lock().unwrap().remove(&user())),
+        |change, _| change(|there| there.metadata.uid = Some("another".into())),
+        |change, _| {
+            change(|there| {
+                there.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+                there.metadata.finalizers = Some(vec!["of/another".into()]);
+            });
+        },
+    ];
+    for over in over {
+        over(&change, &scene);
+        let done = reconcile(&scene.context, &stale, Timestamp::UNIX_EPOCH).await;
+        assert_eq!((done.next, done.effects), (Next::OnChange, 0));
+        assert!(scene.entries().is_empty() && scene.routes.state().is_empty());
+        assert!(scene.store.state().is_empty());
+        let there = scene.get(&user());
+        assert!(there.is_none_or(|there| there.status.is_none() && !there.finalizers().contains(&FINALIZER.into())));
+    }
 }
 
 #[tokio::test(start_paused = true)]
