@@ -30,16 +30,13 @@ struct Remembered {
 impl Memory {
     /// The resource with the newest status that is known.
     pub async fn newest(&self, resource: &Arc<ResilientService>) -> Arc<ResilientService> {
+        newest(&*self.0.lock().await, resource.clone())
+    }
+
+    /// Each with the newest status that is known.
+    pub async fn newest_of(&self, resources: Vec<Arc<ResilientService>>) -> Vec<Arc<ResilientService>> {
         let all = self.0.lock().await;
-        let written = resource.uid().and_then(|uid| all.get(&uid)?.written.as_ref());
-        match written {
-            Some((at, status)) if Instant::now().duration_since(*at) < CACHE_LAG => {
-                let mut newest = ResilientService::clone(resource);
-                newest.status = Some(status.clone());
-                Arc::new(newest)
-            }
-            _ => resource.clone(),
-        }
+        resources.into_iter().map(|resource| newest(&all, resource)).collect()
     }
 
     /// How long the status must not be written yet.
@@ -78,5 +75,17 @@ impl Memory {
     async fn change<T>(&self, resource: &ResilientService, change: impl FnOnce(&mut Remembered) -> T) -> T {
         let mut all = self.0.lock().await;
         change(all.entry(resource.uid().unwrap_or_default()).or_default())
+    }
+}
+
+fn newest(all: &HashMap<String, Remembered>, resource: Arc<ResilientService>) -> Arc<ResilientService> {
+    let written = resource.uid().and_then(|uid| all.get(&uid)?.written.as_ref());
+    match written {
+        Some((at, status)) if Instant::now().duration_since(*at) < CACHE_LAG => {
+            let mut newest = ResilientService::clone(&resource);
+            newest.status = Some(status.clone());
+            Arc::new(newest)
+        }
+        _ => resource,
     }
 }

@@ -9,6 +9,7 @@ pub mod cleanup;
 pub mod conditions;
 pub mod desired;
 pub mod enforcement;
+pub mod holds;
 pub mod memory;
 pub mod observe;
 pub mod plan;
@@ -144,7 +145,10 @@ async fn tell(
     if resource.status.as_ref() == Some(status) {
         return Ok(None);
     }
-    if let Some(wait) = context.memory.status_wait(resource).await {
+    // What is held must be known at once: others decide by it.
+    let held = |status: &ResilientServiceStatus| status.claims.clone();
+    let urgent = resource.status.as_ref().map(held).unwrap_or_default() != status.claims;
+    if !urgent && let Some(wait) = context.memory.status_wait(resource).await {
         return Ok(Some(wait));
     }
     if let Err(error) = context.cluster.write_status(resource, status).await {

@@ -8,6 +8,7 @@ use super::apply::Applied;
 use super::conditions::{Obstacle, reasons, types};
 use super::desired::{Desired, Plane};
 use super::enforcement::{self, Enforcement};
+use super::holds;
 use super::observe::Snapshot;
 use super::validate::{Refusal, Valid};
 use crate::claims;
@@ -117,7 +118,7 @@ pub fn status(
         }),
         open_breakers: enforcement.breakers,
         failures: enforcement.failures,
-        claims: Vec::new(),
+        claims: holds::holds(seen, judged, desired, applied),
     }
 }
 
