@@ -174,6 +174,10 @@ pub mod mark {
     pub const RESOURCE: &str = "fusebox-resource";
     /// The instance: its pod's UID, or its address.
     pub const INSTANCE: &str = "fusebox-instance";
+    /// The Service that an entry follows.
+    pub const SERVICE: &str = "fusebox-service";
+    /// The name of the port of that Service.
+    pub const PORT: &str = "fusebox-port";
     /// Every mark begins so.
     pub const PREFIX: &str = "fusebox-";
 }

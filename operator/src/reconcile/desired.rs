@@ -1,7 +1,8 @@
 //! What should be on each plane. Pure.
 //!
-//! A resource that is not accepted writes nothing new. What an earlier generation of it applied stays, save
-//! what an older resource holds now, and its Consul entries go on following its instances.
+//! A resource that is not accepted writes nothing new: see [`withheld`].
+
+mod withheld;
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use super::conditions::{Obstacle, reasons};
 use super::observe::{ROUTES, Snapshot, route_name};
 use super::validate::{Refusal, Valid};
-use crate::claims::{self, Claim};
+use crate::claims;
 use crate::model::{Endpoint, Entry, ServicePort, ServiceView, mark};
 use crate::ports::Route;
 
@@ -81,73 +82,19 @@ pub fn desired(cluster: &str, seen: &Snapshot, judged: &Result<Valid, Refusal>) 
                 raw: valid.raw.clone(),
             }),
         },
-        Err(refusal) => withheld(cluster, seen, refusal),
+        Err(refusal) => withheld::withheld(cluster, seen, refusal),
     }
-}
-
-fn withheld(cluster: &str, seen: &Snapshot, refusal: &Refusal) -> Desired {
-    let not_accepted = |what: &str| {
-        Obstacle::lasting(
-            reasons::NOT_ACCEPTED,
-            format!("this generation is not accepted, so nothing of it is applied; {what}"),
-        )
-    };
-    let lost = |of: fn(&Claim) -> bool| refusal.lost.iter().any(|lost| of(&lost.claim));
-    let service = lost(|claim| matches!(claim, Claim::Service(_)));
-    let (entries, told) = if service || lost(|claim| matches!(claim, Claim::ConsulName(_))) {
-        (
-            Vec::new(),
-            "none of its instances is registered, since the older resource holds the claim".to_owned(),
-        )
-    } else {
-        let entries = frozen(cluster, seen);
-        let told = match entries.len() {
-            0 => "nothing is registered".to_owned(),
-            n => format!("{} of an earlier generation stay registered", instances(n)),
-        };
-        (entries, told)
-    };
-    let (routes, routes_told) = if service || lost(|claim| matches!(claim, Claim::Host(_) | Claim::Route(..)))
-    {
-        (Some(Vec::new()), "it has no routes, since the older resource holds the claim")
-    } else {
-        (None, "the routes of an earlier generation, if any, stay")
-    };
-    let store = seen.store.as_ref().ok().map(|view| {
-        let taken = |key: &str| {
-            refusal.lost.iter().any(|lost| matches!(&lost.claim, Claim::RawKey(held) if held == key))
-        };
-        let kept = view.held.iter().filter(|key| !taken(key));
-        let raw = kept.filter_map(|key| Some((key.clone(), view.raw.get(key)?.value.clone()?))).collect();
-        Published { policy: view.policy.clone(), config: view.config.clone(), raw }
-    });
-    let published = store.as_ref().is_some_and(|store| store.policy.is_some());
-    let store_told =
-        if published { "the policy of an earlier generation stays in force" } else { "nothing is published" };
-    let spec = &seen.resource.spec;
-    let mut desired = Desired {
-        catalog: Plane::blocked(Some(entries), not_accepted(&told)),
-        routes: Plane::blocked(routes, not_accepted(routes_told)),
-        store: Plane::blocked(store, not_accepted(store_told)),
-    };
-    desired.catalog.requested = spec.consul.is_some();
-    desired.routes.requested = spec.gateway.is_some();
-    desired
-}
-
-fn instances(n: usize) -> String {
-    if n == 1 { "1 instance".to_owned() } else { format!("{n} instances") }
 }
 
 fn catalog(cluster: &str, seen: &Snapshot) -> Plane<Vec<Entry>> {
     let Some(name) = claims::consul_name(&seen.resource) else { return Plane::nothing() };
     match port(seen) {
-        Err(obstacle) => Plane::blocked(Some(frozen(cluster, seen)), obstacle),
-        Ok((_, port)) => {
+        Err(obstacle) => Plane::blocked(Some(withheld::frozen(cluster, seen)), obstacle),
+        Ok((service, port)) => {
             let consul = seen.resource.spec.consul.clone().unwrap_or_default();
             let meta = consul.meta.into_iter().map(|(key, value)| (key, value.0)).collect();
-            let like = Like { name, tags: &consul.tags, meta };
-            Plane::set(seen.endpoints.iter().filter_map(|e| like.entry(cluster, seen, e, port)).collect())
+            let like = Like { name, service: &service.name, port: &port.name, tags: &consul.tags, meta };
+            Plane::set(seen.endpoints.iter().filter_map(|e| like.entry(cluster, seen, e)).collect())
         }
     }
 }
@@ -174,20 +121,24 @@ fn service(seen: &Snapshot) -> Result<&ServiceView, Obstacle> {
 /// The common part of a resource's entries.
 struct Like<'a> {
     name: &'a str,
+    service: &'a str,
+    port: &'a str,
     tags: &'a [String],
     meta: BTreeMap<String, String>,
 }
 
 impl Like<'_> {
     /// None where the instance does not serve the port.
-    fn entry(&self, cluster: &str, seen: &Snapshot, of: &Endpoint, port: &ServicePort) -> Option<Entry> {
-        let port = *of.ports.get(&port.name)?;
+    fn entry(&self, cluster: &str, seen: &Snapshot, of: &Endpoint) -> Option<Entry> {
+        let port = *of.ports.get(self.port)?;
         let mut meta = self.meta.clone();
         for (key, value) in [
             (mark::OWNER, seen.uid.clone()),
             (mark::CLUSTER, cluster.to_owned()),
             (mark::RESOURCE, seen.ident.to_string()),
             (mark::INSTANCE, of.instance.clone()),
+            (mark::SERVICE, self.service.to_owned()),
+            (mark::PORT, self.port.to_owned()),
         ] {
             meta.insert(key.to_owned(), value);
         }
@@ -201,24 +152,6 @@ impl Like<'_> {
             passing: Some(of.ready),
         })
     }
-}
-
-/// What is registered already, following the instances but not the spec.
-fn frozen(cluster: &str, seen: &Snapshot) -> Vec<Entry> {
-    let own: Vec<_> = (seen.catalog.iter().flat_map(|node| node.entries.values()))
-        .filter(|entry| entry.is_of(cluster, &seen.uid))
-        .collect();
-    let port = port(seen).ok().map(|(_, port)| port);
-    let like = own.first().map(|first| Like {
-        name: &first.name,
-        tags: &first.tags,
-        meta: first.meta.clone().into_iter().filter(|(key, _)| !key.starts_with(mark::PREFIX)).collect(),
-    });
-    let follow = |endpoint: &Endpoint| match own.iter().find(|e| e.instance() == endpoint.instance) {
-        Some(known) => Some(Entry { passing: Some(endpoint.ready), ..(*known).clone() }),
-        None => like.as_ref()?.entry(cluster, seen, endpoint, port?),
-    };
-    seen.endpoints.iter().filter_map(follow).collect()
 }
 
 fn routes(seen: &Snapshot) -> Plane<Vec<Route>> {

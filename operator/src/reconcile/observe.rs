@@ -1,6 +1,6 @@
 //! Reads everything a decision needs: the caches, the three backends. Decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fusebox_policy::keys::Ident;
@@ -10,7 +10,7 @@ use kube::ResourceExt;
 
 use super::Context;
 use crate::claims::{self, Lost};
-use crate::model::{self, Endpoint, ServiceView};
+use crate::model::{self, Endpoint, ServiceView, mark};
 use crate::ports::{NodeView, Owner, RouteError, RouteView, StoreView, Unavailable};
 
 /// The suffixes of a resource's two route objects, one per entry point.
@@ -27,12 +27,14 @@ pub struct Snapshot {
     pub uid: String,
     /// Its catalog node.
     pub node: String,
-    /// What it claims and an older resource holds.
+    /// What it asks for or holds and another resource has by right.
     pub lost: Vec<Lost>,
     /// Its Service.
     pub service: Option<ServiceView>,
     /// Its instances.
     pub endpoints: Vec<Endpoint>,
+    /// The instances of each Service that its Consul entries came from.
+    pub sources: BTreeMap<String, Vec<Endpoint>>,
     /// What they report; None while reports cannot be read.
     pub reports: Option<BTreeMap<String, Report>>,
     /// Its catalog node.
@@ -67,13 +69,15 @@ pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Sna
         context.routes.read(&ident.namespace, &names),
     );
     // The caches are read after the backends, so that what is decided is decided on the newest endpoints.
-    let all = context.cluster.resources();
+    let all = context.memory.newest_of(context.cluster.resources()).await;
     let lost = claims::lost(resource, all.iter().map(Arc::as_ref));
     let service = context.cluster.service(&ident.namespace, &resource.spec.service.name);
     let endpoints =
         service.as_ref().map(|s| context.cluster.endpoints(&ident.namespace, s)).unwrap_or_default();
+    let uid = resource.uid().unwrap_or_default();
     Snapshot {
-        uid: resource.uid().unwrap_or_default(),
+        sources: sources(context, &ident, &uid, catalog.as_ref().ok()),
+        uid,
         lost,
         service,
         endpoints,
@@ -85,4 +89,20 @@ pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Sna
         ident,
         node,
     }
+}
+
+fn sources(
+    context: &Context,
+    ident: &Ident,
+    uid: &str,
+    node: Option<&NodeView>,
+) -> BTreeMap<String, Vec<Endpoint>> {
+    let own = node.into_iter().flat_map(|node| node.entries.values());
+    let own = own.filter(|entry| entry.is_of(&context.settings.cluster, uid));
+    let names: BTreeSet<&String> = own.filter_map(|entry| entry.meta.get(mark::SERVICE)).collect();
+    let endpoints = |name: &String| {
+        let service = context.cluster.service(&ident.namespace, name)?;
+        Some(context.cluster.endpoints(&ident.namespace, &service))
+    };
+    names.into_iter().map(|name| (name.clone(), endpoints(name).unwrap_or_default())).collect()
 }

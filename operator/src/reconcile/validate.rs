@@ -36,7 +36,7 @@ pub struct Refusal {
     pub reason: &'static str,
     /// All that is wrong, for a person.
     pub message: String,
-    /// What an older resource holds.
+    /// What it asks for or holds and another resource has by right.
     pub lost: Vec<Lost>,
 }
 
@@ -51,8 +51,11 @@ pub fn validate(seen: &Snapshot, allowed: &AllowedPrefixes) -> Result<Valid, Ref
         Some(valid) if wrong.is_empty() => valid,
         _ => return refuse(reasons::INVALID, wrong),
     };
-    if !seen.lost.is_empty() {
-        return refuse(reasons::CONFLICT, seen.lost.iter().map(Lost::message).collect());
+    let asked = claims::asked(&seen.resource);
+    let conflicts: Vec<String> =
+        seen.lost.iter().filter(|lost| asked.contains(&lost.claim)).map(Lost::message).collect();
+    if !conflicts.is_empty() {
+        return refuse(reasons::CONFLICT, conflicts);
     }
     let namespace = &seen.ident.namespace;
     let prefixes = allowed.get(namespace).map(Vec::as_slice).unwrap_or_default();

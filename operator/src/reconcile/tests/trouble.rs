@@ -82,21 +82,6 @@ async fn what_is_gone_or_dying_or_another_before_it_has_the_finalizer_is_not_app
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resource_that_loses_a_name_to_an_older_one_withdraws_it() {
-    let scene = Scene::new();
-    scene.scale(&[("a", true)]);
-    scene.put(&second(), "service: { name: other }");
-    scene.put(&user(), FULL);
-    scene.settle(&user()).await;
-    assert_eq!(scene.entries().len(), 1);
-    scene.put(&second(), "{ service: { name: other }, consul: { serviceName: user.service } }");
-    scene.settle(&user()).await;
-    assert!(scene.entries().is_empty());
-    assert!(!scene.routes.state().is_empty(), "what is not contested stays");
-    assert_eq!(scene.told(&user(), "Registered"), "False/NotAccepted");
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_invalid_edit_leaves_the_earlier_one_in_force_and_follows_the_instances() {
     let scene = Scene::new();
     scene.scale(&[("a", true), ("b", true)]);
