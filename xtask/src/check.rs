@@ -45,7 +45,9 @@ fn cargo_deny(places: &Places) -> Result<PathBuf> {
     let program = root.join("bin/cargo-deny");
     if !program.is_file() {
         let root = root.to_string_lossy();
-        let install = ["install", "--locked", "cargo-deny", "--version", CARGO_DENY, "--root", &root];
+        // The dev profile builds in half the time, and it runs for a second.
+        let install =
+            ["install", "--debug", "--locked", "cargo-deny", "--version", CARGO_DENY, "--root", &root];
         cargo(Path::new("/"), &install)?;
     }
     Ok(program)
