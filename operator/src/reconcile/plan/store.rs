@@ -12,7 +12,8 @@ use crate::reconcile::observe::Snapshot;
 /// The most operations in an etcd transaction; etcd itself allows 128.
 const MAX_STORE_OPS: usize = 118;
 
-/// The transactions that make etcd as desired: one, unless it would be too large.
+/// The transactions that make etcd as desired: one, unless it would be too large. What is released goes
+/// last, and after all of it the list that names it, so that a crash in between forgets no key.
 pub fn changes(
     cluster: &str,
     seen: &Snapshot,
@@ -53,12 +54,27 @@ pub fn changes(
     } else {
         // Too much for one transaction: first what is new, so that nothing is missing in between.
         let union: BTreeSet<&String> = raw.held.iter().copied().chain(&there.held).collect();
-        vec![
-            [write, list(&union).into_iter().collect()].concat(),
-            [raw.release, list(&raw.held).into_iter().collect()].concat(),
-        ]
+        let mut releases = cut(raw.release);
+        match releases.last_mut() {
+            Some(last) => last.extend(list(&raw.held)),
+            None => releases.extend(list(&raw.held).map(|list| vec![list])),
+        }
+        [vec![[write, list(&union).into_iter().collect()].concat()], releases].concat()
     };
     batches.into_iter().filter(|batch| !batch.is_empty()).collect()
+}
+
+/// In transactions that leave room for one operation more.
+fn cut(ops: Vec<StoreOp>) -> Vec<Vec<StoreOp>> {
+    let mut batches: Vec<Vec<StoreOp>> = Vec::new();
+    for op in ops {
+        let weight = |batch: &[StoreOp]| batch.iter().map(StoreOp::weight).sum::<usize>();
+        match batches.last_mut() {
+            Some(batch) if weight(batch) + op.weight() < MAX_STORE_OPS => batch.push(op),
+            _ => batches.push(vec![op]),
+        }
+    }
+    batches
 }
 
 struct Raw<'a> {

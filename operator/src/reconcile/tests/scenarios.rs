@@ -166,6 +166,31 @@ async fn a_hundred_instances_and_as_many_keys_fit_into_transactions() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn more_keys_than_a_transaction_takes_are_released_in_several() {
+    let keys = |with: &str| {
+        let keys: Vec<String> = (0..32).map(|n| format!("service.user.{with}{n}: 'x'")).collect();
+        format!("{{ service: {{ name: user-service }}, config: {{ etcdKeys: {{ {} }} }} }}", keys.join(", "))
+    };
+    for crash in 0..4 {
+        let mut scene = Scene::new();
+        scene.put(&user(), &keys("old"));
+        scene.settle(&user()).await;
+        scene.put(&user(), &keys("new"));
+        // The new keys are written, the old ones not yet released.
+        scene.crash.after(1, true);
+        scene.pass(&user()).await;
+        scene.restart();
+        assert_eq!(scene.store.state().len(), 64 * 2 + 2);
+        scene.delete(&user());
+        scene.crash.after(crash, false);
+        scene.settle(&user()).await;
+        scene.restart();
+        scene.settle(&user()).await;
+        assert!(scene.get(&user()).is_none() && scene.store.state().is_empty(), "crash {crash}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_raw_key_of_others_is_left_alone_and_the_rest_is_published() {
     let scene = Scene::new();
     scene.foreign();
