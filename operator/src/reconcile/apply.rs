@@ -65,6 +65,12 @@ pub async fn apply(context: &Context, seen: &Snapshot, plan: Plan) -> Applied {
         if *stop {
             continue;
         }
+        // Routes have no fence of their own.
+        if let Some(why) = context.deposed() {
+            found.push(Obstacle::transient(unavailable(backend), why));
+            *stop = true;
+            continue;
+        }
         match carry_out(context, seen, effect).await {
             Ok(refused) => {
                 done += 1;
@@ -80,6 +86,14 @@ pub async fn apply(context: &Context, seen: &Snapshot, plan: Plan) -> Applied {
         }
     }
     Applied { obstacles, done }
+}
+
+fn unavailable(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Consul => reasons::CONSUL_UNAVAILABLE,
+        Backend::Etcd => reasons::ETCD_UNAVAILABLE,
+        Backend::Kubernetes => reasons::KUBERNETES_UNAVAILABLE,
+    }
 }
 
 /// What was refused of an effect that took place, or why it did not.

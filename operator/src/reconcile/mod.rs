@@ -65,6 +65,14 @@ pub struct Context {
     pub memory: Memory,
 }
 
+impl Context {
+    /// Why this process is no longer the writer, if another took over.
+    fn deposed(&self) -> Option<String> {
+        // The stores' fences share these signals.
+        self.etcd.signals().deposed.borrow().clone()
+    }
+}
+
 /// When to look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -144,6 +152,9 @@ async fn tell(
 ) -> Result<Option<Duration>, Unavailable> {
     if resource.status.as_ref() == Some(status) {
         return Ok(None);
+    }
+    if let Some(why) = context.deposed() {
+        return Err(Unavailable(why));
     }
     // What is held must be known at once: others decide by it.
     let held = |status: &ResilientServiceStatus| status.claims.clone();

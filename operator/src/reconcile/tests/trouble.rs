@@ -259,14 +259,25 @@ async fn a_deposed_process_writes_nothing_and_ends() {
     scene.scale(&[("a", true)]);
     scene.put(&user(), FULL);
     scene.settle(&user()).await;
-    let before = (scene.catalog.state(), scene.store.state());
+    let before = (
+        scene.catalog.state(),
+        scene.store.state(),
+        scene.routes.state(),
+        scene.get(&user()).unwrap().status,
+    );
     let other = Epoch { epoch: 9, holder: "another".into() };
     scene.catalog.epoch.set(Some(other.clone()));
     scene.store.epoch.set(Some(other));
-    scene.put(&user(), &FULL.replace("300ms", "200ms"));
+    scene.put(&user(), &FULL.replace("300ms", "200ms").replace("/users", "/people"));
     scene.scale(&[("b", true)]);
     scene.settle(&user()).await;
-    assert_eq!((scene.catalog.state(), scene.store.state()), before);
+    let after = (
+        scene.catalog.state(),
+        scene.store.state(),
+        scene.routes.state(),
+        scene.get(&user()).unwrap().status,
+    );
+    assert_eq!(after, before);
     assert!(scene.signals.deposed.borrow().as_ref().is_some_and(|why| why.contains("another")));
 }
 
