@@ -224,44 +224,77 @@ proptest! {
     }
 }
 
-/// Threads that race for probes: never more in flight than allowed, and one verdict per probe.
+/// Threads that race for probes, each phase anew: exactly as many pass as allowed, and one verdict
+/// decides. They start each phase together, or they would hardly ever meet.
 #[test]
 fn no_more_probes_pass_than_allowed() {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
+    const PHASES: u32 = 30_000;
+    const THREADS: u32 = 2;
+    const PROBES: u32 = 3;
     let policy = BreakerPolicy {
         error_percent_threshold: 1.try_into().unwrap(),
         request_volume_threshold: 1.try_into().unwrap(),
         sleep_window_ms: 1.try_into().unwrap(),
-        half_open_probes: 3.try_into().unwrap(),
+        half_open_probes: u64::from(PROBES).try_into().unwrap(),
         ..BreakerPolicy::default()
     };
     let window = Window::new(policy.rolling_window_ms.get());
     let gate = Gate::new(Tick(0));
-    let (now, probing, most) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
+    let (first, _) = gate.admit(Some(&policy), Tick(0));
+    gate.settle(Some(&policy), &window, first.unwrap().unwrap(), Verdict::Bad, Tick(0));
+    let arrived = AtomicU32::new(0);
+    let meet = |nth: u32| {
+        arrived.fetch_add(1, SeqCst);
+        // Spinning, so that they leave at the same moment.
+        for spin in 0.. {
+            match arrived.load(SeqCst) < nth * THREADS {
+                true if spin % 256 == 255 => std::thread::yield_now(),
+                true => std::hint::spin_loop(),
+                false => return,
+            }
+        }
+    };
+    // By phase: probes that passed and are not settled; and how many those were when both threads had
+    // asked for all they wanted. Judged at the end: a thread that panics would leave the other waiting.
+    let [under_way, seen] = [(); 2].map(|()| (0..PHASES).map(|_| AtomicU32::new(0)).collect::<Vec<_>>());
     std::thread::scope(|scope| {
-        for thread in 0..4_u32 {
-            let (policy, window, gate, now, probing, most) = (&policy, &window, &gate, &now, &probing, &most);
+        for thread in 0..THREADS {
+            let (policy, window, gate, meet) = (&policy, &window, &gate, &meet);
+            let (under_way, seen) = (&under_way, &seen);
             scope.spawn(move || {
-                for round in 0..20_000_u32 {
-                    let tick = Tick(now.fetch_add(1, Ordering::Relaxed).into());
-                    let (Ok(Some(admission)), _) = gate.admit(Some(policy), tick) else { continue };
-                    if admission.probe {
-                        most.fetch_max(probing.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                        probing.fetch_sub(1, Ordering::SeqCst);
+                for phase in 0..PHASES {
+                    let tick = Tick(u64::from(phase + 1) * 2);
+                    let pass = || {
+                        let admission = gate.admit(Some(policy), tick).0.ok()??;
+                        under_way[phase as usize].fetch_add(1, SeqCst);
+                        Some(admission)
+                    };
+                    let settle = |admission, verdict| {
+                        gate.settle(Some(policy), window, admission, verdict, tick);
+                        under_way[phase as usize].fetch_sub(1, SeqCst);
+                    };
+                    meet(phase * 3 + 1);
+                    let mut passed: Vec<_> = (0..PROBES).filter_map(|_| pass()).collect();
+                    if phase % 2 == 1 && thread == 0 {
+                        // Frees a slot in the midst of it, for either of them.
+                        passed.pop().into_iter().for_each(|admission| settle(admission, Verdict::Neither));
                     }
-                    let verdicts =
-                        [Verdict::Good, Verdict::Neither, Verdict::Good, Verdict::Bad, Verdict::Good];
-                    let verdict = verdicts[((round + thread) % 5) as usize];
-                    gate.settle(Some(policy), window, admission, verdict, tick);
+                    passed.extend(pass());
+                    meet(phase * 3 + 2);
+                    seen[phase as usize].store(under_way[phase as usize].load(SeqCst), SeqCst);
+                    meet(phase * 3 + 3);
+                    passed.into_iter().for_each(|admission| settle(admission, Verdict::Bad));
                 }
             });
         }
     });
-    assert!(most.into_inner() <= 3);
-    let counts = &gate.transitions;
-    assert!(counts.opened.load(Ordering::Relaxed) > 100, "the schedule never opened the breaker");
-    if let Phase::HalfOpen { in_flight, .. } = gate.state().phase {
-        assert_eq!(in_flight, 0, "every slot came back");
+    for (phase, seen) in seen.into_iter().map(AtomicU32::into_inner).enumerate() {
+        assert!(seen <= PROBES && (phase % 2 == 1 || seen == PROBES), "{seen} probes in phase {phase}");
     }
+    let counts = &gate.transitions;
+    let counted = [&counts.half_opened, &counts.opened].map(|count| count.load(SeqCst));
+    assert_eq!(counted, [u64::from(PHASES), u64::from(PHASES) + 1], "one verdict decides");
+    assert!(under_way.iter().all(|count| count.load(SeqCst) == 0));
 }
