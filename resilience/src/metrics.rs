@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use fusebox_policy::wire::BreakerState;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -12,7 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::breaker::state::Phase;
+use crate::breaker::felt;
 use crate::fusebox::Shared;
 use crate::outcome::Outcome;
 
@@ -105,14 +106,15 @@ fn breakers(shared: &Shared, encoder: &mut DescriptorEncoder) -> std::fmt::Resul
     let all = shared.commands.all();
     let label = |name: &str| [("command", name.to_owned())];
     let states = all.iter().map(|command| {
-        let state = match command.gate.state().phase {
-            Phase::Closed => 0,
-            Phase::HalfOpen { .. } => 1,
-            Phase::Open { .. } => 2,
+        let state = match felt(command.policy().circuit_breaker.as_ref(), command.gate.state().phase) {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
         };
         (label(&command.name), state)
     });
-    family(encoder, "breaker_state", "0 closed, 1 half-open, 2 open", MetricType::Gauge, states)?;
+    let help = "As callers feel it, under its mode: 0 closed, 1 half-open, 2 open";
+    family(encoder, "breaker_state", help, MetricType::Gauge, states)?;
     let since = all.iter().map(|command| {
         let since = shared.clock.timestamp(command.gate.last().at).as_second();
         (label(&command.name), u64::try_from(since).unwrap_or_default())

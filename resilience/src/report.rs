@@ -4,6 +4,7 @@ use fusebox_policy::policy::{BreakerMode, BreakerPolicy};
 use fusebox_policy::wire::{BreakerReport, BreakerState, MAX_REPORTED, Report};
 use jiff::Timestamp;
 
+use crate::breaker::felt;
 use crate::breaker::gate::Change;
 use crate::breaker::state::Phase;
 use crate::clock::Clock;
@@ -51,19 +52,13 @@ fn breaker(
     clock: Clock,
     applied_at: Timestamp,
 ) -> Option<BreakerReport> {
-    let (state, since, reason) = match (policy?.mode, phase) {
-        (BreakerMode::ForcedClosed | BreakerMode::Disabled, _) | (BreakerMode::Enforce, Phase::Closed) => {
-            return None;
-        }
-        (BreakerMode::ForcedOpen, _) => {
-            (BreakerState::Open, applied_at, "forced open by the policy".to_owned())
-        }
-        (BreakerMode::Enforce, Phase::Open { .. }) => {
-            (BreakerState::Open, clock.timestamp(last.at), last.reason.to_string())
-        }
-        (BreakerMode::Enforce, Phase::HalfOpen { .. }) => {
-            (BreakerState::HalfOpen, clock.timestamp(last.at), last.reason.to_string())
-        }
+    let state = felt(policy, phase);
+    if state == BreakerState::Closed {
+        return None;
+    }
+    let (since, reason) = match policy?.mode {
+        BreakerMode::ForcedOpen => (applied_at, "forced open by the policy".to_owned()),
+        _ => (clock.timestamp(last.at), last.reason.to_string()),
     };
     Some(BreakerReport { command: command.to_owned(), state, since, reason })
 }

@@ -339,7 +339,9 @@ async fn forced_open_refuses_and_forced_closed_and_disabled_admit() {
     let (fusebox, c) = fixed(command());
     fusebox.apply(&mode(BreakerMode::ForcedOpen));
     assert_eq!(end(&c, Ok(1)).await, Err(CommandError::Open { retry_after: Duration::from_secs(1) }));
+    assert_eq!(state(&fusebox), 2, "as callers feel it");
     fusebox.apply(&mode(BreakerMode::Disabled));
+    assert_eq!(state(&fusebox), 0);
     fail(&c, 20).await;
     fusebox.apply(&mode(BreakerMode::Enforce));
     end(&c, Ok(1)).await.unwrap();
@@ -350,8 +352,11 @@ async fn forced_open_refuses_and_forced_closed_and_disabled_admit() {
     fusebox.apply(&mode(BreakerMode::Enforce));
     fail(&c, 1).await;
     assert_eq!(state(&fusebox), 2, "forced closed counts all the same");
+    fusebox.apply(&policy(CommandPolicy { circuit_breaker: None, ..command() }));
+    assert_eq!(state(&fusebox), 0, "without a breaker");
     fusebox.apply(&mode(BreakerMode::ForcedClosed));
     end(&c, Ok(1)).await.unwrap();
+    assert_eq!(state(&fusebox), 0, "as callers feel it");
     fusebox.apply(&mode(BreakerMode::Enforce));
     assert!(is_open(&end(&c, Ok(1)).await), "a forced mode moves nothing");
 }
