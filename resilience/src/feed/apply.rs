@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use fusebox_policy::wire::{PolicyDocument, PolicyHash, Rejected};
+use fusebox_policy::wire::{MAX_POLICY_BYTES, PolicyDocument, PolicyHash, Rejected};
 
 use crate::fusebox::Shared;
 
@@ -21,7 +21,7 @@ pub(super) fn apply(shared: &Shared, bytes: &[u8]) {
             }
         }
         Err(refused) => {
-            let reason = refused.to_string();
+            let reason = clip(refused.to_string());
             tracing::error!(%reason, "policy document refused: what is in force stays");
             shared.counts.refused.fetch_add(1, Ordering::Relaxed);
             shared.refuse(Some(Rejected { hash: claimed_hash(bytes), reason }));
@@ -29,10 +29,26 @@ pub(super) fn apply(shared: &Shared, bytes: &[u8]) {
     }
 }
 
-/// The hash that a document gives itself, however wrong the rest of it is.
+/// The longest reason of a refusal, in characters: it quotes the document, and is logged and reported.
+const MAX_REASON: usize = 1000;
+
+fn clip(mut reason: String) -> String {
+    if let Some((end, _)) = reason.char_indices().nth(MAX_REASON) {
+        reason.truncate(end);
+    }
+    reason
+}
+
+/// The hash that a document gives itself, however wrong the rest of it is: if the document is one that
+/// would be read at all, and the hash looks like one. It is reported, whoever wrote it.
 fn claimed_hash(bytes: &[u8]) -> Option<PolicyHash> {
+    if bytes.len() > MAX_POLICY_BYTES {
+        return None;
+    }
     let document: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    document.get("hash")?.as_str()?.parse().ok()
+    let hash = document.get("hash")?.as_str()?;
+    let looks_like_one = hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    looks_like_one.then(|| hash.parse().ok())?
 }
 
 #[cfg(test)]
@@ -69,5 +85,27 @@ mod tests {
         assert_eq!(*shared.applied.borrow(), good, "in force all the time");
         assert_eq!(shared.counts.refused.load(Ordering::Relaxed), 2);
         assert_eq!(shared.counts.applied.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn only_what_looks_like_a_hash_is_one() {
+        let claimed = |hash: &str| claimed_hash(format!(r#"{{"hash":"{hash}"}}"#).as_bytes());
+        assert_eq!(claimed("00112233aabbccdd"), "00112233aabbccdd".parse().ok());
+        for hash in ["", "00112233aabbccd", "00112233aabbccdd0", "00112233aabbccdg", "ää112233aabbcc"] {
+            assert_eq!(claimed(hash), None, "{hash}");
+        }
+        let large = format!(r#"{{"hash":"00112233aabbccdd","x":"{}"}}"#, "x".repeat(MAX_POLICY_BYTES));
+        assert_eq!(claimed_hash(large.as_bytes()), None);
+    }
+
+    #[test]
+    fn a_long_reason_is_clipped_between_characters() {
+        let shared = Shared::new(Policy::compiled_in(), None);
+        let field = "ä".repeat(20_000);
+        let unknown = document(1).replace("\"inbound\"", &format!("\"{field}\""));
+        apply(&shared, unknown.as_bytes());
+        let reason = shared.applied.borrow().rejected.as_ref().unwrap().reason.clone();
+        assert_eq!(reason.chars().count(), MAX_REASON);
+        assert!(reason.contains("ää"), "{reason}");
     }
 }
