@@ -13,6 +13,7 @@ pub mod duration;
 pub mod keys;
 #[cfg(feature = "crd")]
 pub mod merge;
+mod method_match;
 pub mod policy;
 #[cfg(feature = "crd")]
 pub mod v1alpha1;

@@ -73,7 +73,12 @@ fn method_match(spec: &MatchSpec) -> Result<MethodMatch, &'static str> {
             Ok(MethodMatch::Grpc { service: grpc.service.clone(), method: grpc.method.clone() })
         }
         (None, Some(http)) => {
-            Ok(MethodMatch::Http { method: http.method.clone(), path_prefix: http.path_prefix.clone() })
+            // `/users/` means what `/users` means, and is the same method.
+            let path_prefix = match http.path_prefix.trim_end_matches('/') {
+                "" => "/",
+                prefix => prefix,
+            };
+            Ok(MethodMatch::Http { method: http.method.clone(), path_prefix: path_prefix.to_owned() })
         }
         _ => Err("set exactly one of grpc and http"),
     }
@@ -195,6 +200,23 @@ inbound:
         let method = &policy.inbound.methods[0].policy;
         assert_eq!(method.timeout_ms.map(u64::from), Some(400));
         assert_eq!(method.max_concurrent_requests.map(u64::from), Some(100));
+    }
+
+    #[test]
+    fn a_slash_at_the_end_of_a_prefix_means_nothing() {
+        let of = |prefix: &str| {
+            let methods = format!("[{{ match: {{ http: {{ pathPrefix: {prefix} }} }} }}]");
+            policy(&spec(&format!("{{ service: {{ name: user }}, inbound: {{ methods: {methods} }} }}")))
+        };
+        assert_eq!(of("/users/"), of("/users"));
+        assert_eq!(of("/").unwrap().inbound.methods[0].matches.to_string(), "* /");
+        let twice = policy(&spec(
+            "
+service: { name: user }
+inbound: { methods: [{ match: { http: { pathPrefix: /a } } }, { match: { http: { pathPrefix: /a/ } } }] }
+",
+        ));
+        assert!(twice.unwrap_err()[0].contains("the same match as methods[0]"));
     }
 
     #[test]

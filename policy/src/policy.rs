@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::duration;
+pub use crate::method_match::MethodMatch;
 
 /// The most methods, and the most commands, that one policy may name.
 pub const MAX_ENTRIES: usize = 64;
@@ -172,48 +173,6 @@ pub struct MethodPolicy {
     pub policy: ServerPolicy,
 }
 
-/// Which requests a method's policy holds for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub enum MethodMatch {
-    /// A gRPC method, or every method of a service.
-    Grpc {
-        /// The full name of the service, like `user.v1.UserService`.
-        service: String,
-        /// The name of the method, like `GetUser`. None: all of them.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        method: Option<String>,
-    },
-    /// HTTP requests under a path.
-    #[serde(rename_all = "camelCase")]
-    Http {
-        /// The HTTP method, in capitals. None: all of them.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        method: Option<String>,
-        /// Whole path elements: `/users` matches `/users` and `/users/ada`, not `/usersx`.
-        path_prefix: String,
-    },
-}
-
-impl MethodMatch {
-    /// Whether a request with this HTTP method and path is meant.
-    pub fn matches(&self, http_method: &str, path: &str) -> bool {
-        match self {
-            Self::Grpc { service, method } => {
-                let Some((s, m)) = path.strip_prefix('/').and_then(|p| p.split_once('/')) else {
-                    return false;
-                };
-                http_method == "POST" && s == service && method.as_ref().is_none_or(|method| m == method)
-            }
-            Self::Http { method, path_prefix } => {
-                let rest = path.strip_prefix(path_prefix.trim_end_matches('/'));
-                method.as_ref().is_none_or(|method| method == http_method)
-                    && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            }
-        }
-    }
-}
-
 /// Policies of the calls a service makes, attached by command name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -358,10 +317,17 @@ impl Policy {
             found.push(format!("inbound.methods: at most {MAX_ENTRIES} methods"));
         }
         for (n, method) in self.inbound.methods.iter().enumerate() {
-            if let Some(first) = self.inbound.methods[..n].iter().position(|m| m.matches == method.matches) {
-                found.push(format!(
+            let mut earlier = self.inbound.methods[..n].iter().map(|earlier| &earlier.matches).enumerate();
+            let this = &method.matches;
+            match earlier.find(|(_, earlier)| earlier.covers(this)) {
+                Some((first, same)) if this.covers(same) => found.push(format!(
                     "inbound.methods[{n}]: the same match as methods[{first}], which wins: remove one"
-                ));
+                )),
+                Some((first, wider)) => found.push(format!(
+                    "inbound.methods[{n}]: {this} is never reached, as methods[{first}], {wider}, comes first and \
+                     matches all of it: move it before methods[{first}], or remove it"
+                )),
+                None => {}
             }
         }
         if self.outbound.commands.len() > MAX_ENTRIES {
@@ -396,26 +362,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_method_matches_by_whole_path_elements() {
-        let users = MethodMatch::Http { method: Some("GET".into()), path_prefix: "/users".into() };
-        assert!(users.matches("GET", "/users") && users.matches("GET", "/users/ada"));
-        assert!(!users.matches("GET", "/usersx") && !users.matches("PUT", "/users"));
-        let root = MethodMatch::Http { method: None, path_prefix: "/".into() };
-        assert!(root.matches("GET", "/") && root.matches("PUT", "/anything"));
-    }
-
-    #[test]
-    fn a_grpc_method_matches_its_path() {
-        let one = MethodMatch::Grpc { service: "user.v1.UserService".into(), method: Some("GetUser".into()) };
-        assert!(one.matches("POST", "/user.v1.UserService/GetUser"));
-        assert!(!one.matches("POST", "/user.v1.UserService/PutUser") && !one.matches("POST", "/GetUser"));
-        let all = MethodMatch::Grpc { service: "user.v1.UserService".into(), method: None };
-        assert!(
-            all.matches("POST", "/user.v1.UserService/PutUser") && !all.matches("POST", "/other/PutUser")
-        );
-    }
-
-    #[test]
     fn numbers_out_of_range_do_not_deserialize() {
         for (json, message) in [
             (r#"{"timeoutMs":0}"#, "a duration must be 1 to 3600000 ms, but is 0"),
@@ -438,5 +384,36 @@ mod tests {
         policy.outbound.default.timeout_ms = Some(Millis(20_000));
         let found = policy.violations();
         assert!(found.len() == 1 && found[0].contains("timeout 20000ms is longer"), "{found:?}");
+    }
+
+    #[test]
+    fn a_method_that_an_earlier_one_covers_is_a_violation() {
+        let grpc = |service: &str, method: Option<&str>| MethodMatch::Grpc {
+            service: service.into(),
+            method: method.map(Into::into),
+        };
+        let http = |method: Option<&str>, path_prefix: &str| MethodMatch::Http {
+            method: method.map(Into::into),
+            path_prefix: path_prefix.into(),
+        };
+        let violations = |methods: Vec<MethodMatch>| {
+            let mut policy = Policy::compiled_in();
+            let policy_of = |matches| MethodPolicy { matches, policy: ServerPolicy::default() };
+            policy.inbound.methods = methods.into_iter().map(policy_of).collect();
+            policy.violations()
+        };
+        assert_eq!(
+            violations(vec![http(None, "/a"), grpc("user.v1.U", None), grpc("user.v1.U", Some("Get"))]),
+            [
+                "inbound.methods[2]: user.v1.U/Get is never reached, as methods[1], user.v1.U/*, comes first and \
+              matches all of it: move it before methods[1], or remove it"
+            ]
+        );
+        assert_eq!(
+            violations(vec![http(Some("GET"), "/users"), http(Some("GET"), "/users/")]),
+            ["inbound.methods[1]: the same match as methods[0], which wins: remove one"]
+        );
+        let narrow_first = vec![grpc("user.v1.U", Some("Get")), http(Some("GET"), "/a/b"), http(None, "/a")];
+        assert_eq!(violations(narrow_first), Vec::<String>::new());
     }
 }

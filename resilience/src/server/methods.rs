@@ -1,7 +1,6 @@
 //! The methods of a service: which policy holds for a request, and what is kept across reloads.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -83,7 +82,7 @@ impl InForce {
         mut states: BTreeMap<MethodMatch, Arc<MethodState>>,
     ) -> Self {
         let rules = inbound.methods.into_iter().map(|method| {
-            let fresh = || Arc::new(MethodState::new(label(&method.matches)));
+            let fresh = || Arc::new(MethodState::new(method.matches.to_string()));
             let state = Arc::clone(states.entry(method.matches.clone()).or_insert_with(fresh));
             (method.matches, Rule { policy: method.policy, method: state })
         });
@@ -105,17 +104,4 @@ impl Account for MethodState {
         self.in_flight.release();
         self.tally.count(outcome);
     }
-}
-
-fn label(matches: &MethodMatch) -> String {
-    let mut label = String::new();
-    let _ = match matches {
-        MethodMatch::Grpc { service, method } => {
-            write!(label, "{service}/{}", method.as_deref().unwrap_or("*"))
-        }
-        MethodMatch::Http { method, path_prefix } => {
-            write!(label, "{} {path_prefix}", method.as_deref().unwrap_or("*"))
-        }
-    };
-    label
 }
