@@ -1,12 +1,14 @@
 //! What the instances report: followed, kept, and told on at most twice a second for each resource.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fusebox::etcd::{Change, Entry, EtcdConfig, Range, follow};
 use fusebox_policy::keys::{Ident, Key, Keys};
 use fusebox_policy::wire::Report;
+use futures::{Stream, StreamExt, stream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
@@ -51,8 +53,19 @@ impl Reports {
 
     /// Follows them for ever.
     pub async fn follow(self, config: EtcdConfig, keys: Keys, changed: mpsc::UnboundedSender<Changed>) {
-        let mut feed = follow(config, Range::Prefix(format!("{}reports/", keys.prefix())));
-        let mut connected = feed.connected();
+        let feed = follow(config, Range::Prefix(format!("{}reports/", keys.prefix())));
+        let connected = feed.connected();
+        let feed = stream::unfold(feed, async |mut feed| Some((feed.next().await?, feed)));
+        self.attend(pin!(feed), connected, &keys, &changed).await;
+    }
+
+    async fn attend(
+        &self,
+        mut feed: impl Stream<Item = Change> + Unpin,
+        mut connected: watch::Receiver<bool>,
+        keys: &Keys,
+        changed: &mpsc::UnboundedSender<Changed>,
+    ) {
         let mut pace = Pace::default();
         let mut tick = interval(PACE);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -60,9 +73,12 @@ impl Reports {
         loop {
             let stale = lost_at.map_or_else(far, |at| at + STALE);
             tokio::select! {
+                // What was read before the connection was told of comes first: what a reconnect removed must
+                // not be believed again.
+                biased;
                 change = feed.next() => {
                     let Some(change) = change else { return };
-                    for changed_one in self.take(&keys, change) {
+                    for changed_one in self.take(keys, change) {
                         pace.note(changed_one, Instant::now()).into_iter().for_each(|one| { let _ = changed.send(one); });
                     }
                 }
@@ -189,6 +205,27 @@ mod tests {
         assert_eq!(reports.of(&user), Some(BTreeMap::new()));
         reports.believe(false);
         assert_eq!(reports.of(&user), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_reconnect_removed_is_never_believed_again() {
+        for _ in 0..32 {
+            let (reports, keys, user) = (Reports::default(), Keys::new("demo"), Ident::new("shop", "user"));
+            let key = keys.report(&user, "uid-1");
+            reports.take(&keys, Change::Snapshot(BTreeMap::new()));
+            reports.take(&keys, put(&key, REPORT));
+            reports.believe(false);
+            let (connect, connected) = watch::channel(false);
+            connect.send_replace(true);
+            let (changed, mut told) = mpsc::unbounded_channel();
+            let feed = stream::iter([Change::Delete { key, mod_revision: 9 }]).chain(stream::pending());
+            let follower = reports.clone();
+            tokio::spawn(async move { follower.attend(feed, connected, &keys, &changed).await });
+            assert_eq!(told.recv().await, Some(Changed::One(user.clone())));
+            assert_eq!(told.recv().await, Some(Changed::All));
+            assert_eq!(reports.of(&user), Some(BTreeMap::new()));
+            drop(connect);
+        }
     }
 
     #[tokio::test(start_paused = true)]
