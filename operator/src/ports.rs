@@ -77,6 +77,8 @@ pub enum CatalogOp {
     SetCheck {
         /// The service id.
         id: String,
+        /// The service's name: Consul asks the token for the right to write it.
+        name: String,
         /// The state.
         passing: bool,
     },

@@ -102,9 +102,9 @@ pub fn operations(cluster: &str, node: &str, op: &CatalogOp) -> Vec<Value> {
                 "Tags": entry.tags,
                 "Meta": entry.meta,
             } } }),
-            check(node, &entry.id, entry.passing.unwrap_or_default()),
+            check(node, &entry.id, &entry.name, entry.passing.unwrap_or_default()),
         ],
-        CatalogOp::SetCheck { id, passing } => vec![check(node, id, *passing)],
+        CatalogOp::SetCheck { id, name, passing } => vec![check(node, id, name, *passing)],
         CatalogOp::Deregister { id, name } => {
             vec![
                 json!({ "Service": { "Verb": "delete", "Node": node, "Service": { "ID": id, "Service": name } } }),
@@ -114,13 +114,15 @@ pub fn operations(cluster: &str, node: &str, op: &CatalogOp) -> Vec<Value> {
     }
 }
 
-fn check(node: &str, id: &str, passing: bool) -> Value {
+/// With the name of its service, by which Consul judges the right to write it.
+fn check(node: &str, id: &str, name: &str, passing: bool) -> Value {
     let (status, output) =
         if passing { ("passing", "ready in Kubernetes") } else { ("critical", "not ready in Kubernetes") };
     json!({ "Check": { "Verb": "set", "Check": {
         "Node": node,
         "CheckID": id,
         "ServiceID": id,
+        "ServiceName": name,
         "Name": "Ready in Kubernetes",
         "Notes": "Set by the Fusebox operator from the EndpointSlices.",
         "Status": status,

@@ -100,7 +100,7 @@ async fn a_transaction_begins_with_the_fence_and_names_what_is_refused() {
     let ops = [
         CatalogOp::EnsureNode,
         CatalogOp::Register(entry("s1")),
-        CatalogOp::SetCheck { id: "s2".into(), passing: false },
+        CatalogOp::SetCheck { id: "s2".into(), name: "two".into(), passing: false },
         CatalogOp::Deregister { id: "s3".into(), name: "x".into() },
     ];
     let error = consul.transact(Fence(7), "n", &ops).await.unwrap_err();
@@ -119,6 +119,8 @@ async fn a_transaction_begins_with_the_fence_and_names_what_is_refused() {
         (&json!("passing"), &json!("s1"))
     );
     assert_eq!(wire[4]["Check"]["Check"]["Status"], "critical");
+    let named = |wire: &Value| wire["Check"]["Check"]["ServiceName"].clone();
+    assert_eq!([named(&wire[3]), named(&wire[4])], ["user.service", "two"], "what Consul's ACLs judge");
     let wanted = json!({ "Verb": "delete", "Node": "n", "Service": { "ID": "s3", "Service": "x" } });
     assert_eq!(wire[5]["Service"], wanted, "Consul refuses a deletion without the name");
     assert_eq!(wire.len(), 6);

@@ -163,8 +163,11 @@ fn difference(there: Option<&Entry>, wanted: &Entry) -> Option<CatalogOp> {
     if but_for_the_check != *wanted {
         return register();
     }
-    (there.passing != wanted.passing)
-        .then(|| CatalogOp::SetCheck { id: wanted.id.clone(), passing: wanted.passing.unwrap_or_default() })
+    (there.passing != wanted.passing).then(|| CatalogOp::SetCheck {
+        id: wanted.id.clone(),
+        name: wanted.name.clone(),
+        passing: wanted.passing.unwrap_or_default(),
+    })
 }
 
 fn chunks(ops: Vec<CatalogOp>) -> Vec<Effect> {

@@ -57,7 +57,7 @@ impl CatalogWorld {
                     }
                     None => return refuse("missing node registration"),
                 },
-                CatalogOp::SetCheck { id, passing } => {
+                CatalogOp::SetCheck { id, passing, .. } => {
                     match next.get_mut(node).and_then(|n| n.entries.get_mut(id)) {
                         Some(entry) => entry.passing = Some(*passing),
                         None => return refuse("missing service registration"),

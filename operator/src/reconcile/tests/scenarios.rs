@@ -74,7 +74,8 @@ async fn a_change_of_readiness_is_one_operation() {
     scene.scale(&[("a", true), ("b", false)]);
     scene.settle(&user()).await;
     let log = scene.catalog.log.try_lock().unwrap().clone();
-    assert_eq!(log, [CatalogOp::SetCheck { id: "test-cr-shop-user-uid-b-50051".into(), passing: false }]);
+    let (id, name) = ("test-cr-shop-user-uid-b-50051".into(), "user.service".into());
+    assert_eq!(log, [CatalogOp::SetCheck { id, name, passing: false }]);
     assert_eq!(scene.registered(), ["+uid-a", "-uid-b"]);
 }
 
