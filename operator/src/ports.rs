@@ -5,7 +5,7 @@
 //! - Every future ends: an adapter gives up after its deadline and says [`Unavailable`].
 //! - `transact` is all or nothing, and does nothing if the epoch key is not at `fence`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fusebox_policy::keys::Ident;
@@ -138,6 +138,8 @@ pub enum StoreOp {
     Delete(String),
     /// Create a raw key and its claim, if neither exists.
     Claim(String, String),
+    /// Write a raw key that is claimed as given, and claim it for us.
+    TakeOver(String, String, Claim),
     /// Write a raw key that is claimed by us.
     PutRaw(String, String),
     /// Remove a raw key that is claimed by us, and the claim.
@@ -149,7 +151,7 @@ impl StoreOp {
     pub fn weight(&self) -> usize {
         match self {
             Self::Put(..) | Self::Delete(_) | Self::PutRaw(..) => 1,
-            Self::Claim(..) | Self::Release(_) => 2,
+            Self::Claim(..) | Self::TakeOver(..) | Self::Release(_) => 2,
         }
     }
 }
@@ -255,6 +257,9 @@ pub enum Finalizer {
 pub trait ClusterState: Send + Sync {
     /// Every resource that can be decoded.
     fn resources(&self) -> Vec<Arc<ResilientService>>;
+
+    /// The UIDs of all resources, those that cannot be decoded among them.
+    fn uids(&self) -> BTreeSet<String>;
 
     /// A Service.
     fn service(&self, namespace: &str, name: &str) -> Option<ServiceView>;

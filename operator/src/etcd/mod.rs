@@ -116,16 +116,21 @@ impl Etcd {
 
 fn raw_key(op: &StoreOp) -> Option<&str> {
     match op {
-        StoreOp::Claim(key, _) | StoreOp::PutRaw(key, _) | StoreOp::Release(key) => Some(key),
+        StoreOp::Claim(key, _)
+        | StoreOp::TakeOver(key, ..)
+        | StoreOp::PutRaw(key, _)
+        | StoreOp::Release(key) => Some(key),
         StoreOp::Put(..) | StoreOp::Delete(_) => None,
     }
 }
 
 /// What is compared and what is written.
 fn txn(epoch: &str, fence: Fence, claim: &Claim, ops: &[StoreOp]) -> (Vec<Compare>, Vec<TxnOp>) {
-    let mine = serde_json::to_string(claim).unwrap_or_default();
+    let json = |claim: &Claim| serde_json::to_string(claim).unwrap_or_default();
+    let mine = json(claim);
     let absent = |key: String| Compare::create_revision(key, CompareOp::Equal, 0);
-    let owned = |key: &str| Compare::value(Keys::raw_claim(key), CompareOp::Equal, mine.clone());
+    let claimed = |key: &str, by: String| Compare::value(Keys::raw_claim(key), CompareOp::Equal, by);
+    let owned = |key: &str| claimed(key, mine.clone());
     let mut compares = vec![Compare::mod_revision(epoch, CompareOp::Equal, revision(fence))];
     let mut writes = Vec::new();
     for op in ops {
@@ -134,6 +139,11 @@ fn txn(epoch: &str, fence: Fence, claim: &Claim, ops: &[StoreOp]) -> (Vec<Compar
             StoreOp::Delete(key) => writes.push(TxnOp::delete(key.as_str(), None)),
             StoreOp::Claim(key, value) => {
                 compares.extend([absent(key.clone()), absent(Keys::raw_claim(key))]);
+                writes.push(TxnOp::put(key.as_str(), value.as_str(), None));
+                writes.push(TxnOp::put(Keys::raw_claim(key), mine.as_str(), None));
+            }
+            StoreOp::TakeOver(key, value, from) => {
+                compares.push(claimed(key, json(from)));
                 writes.push(TxnOp::put(key.as_str(), value.as_str(), None));
                 writes.push(TxnOp::put(Keys::raw_claim(key), mine.as_str(), None));
             }

@@ -3,6 +3,7 @@
 pub mod traefik;
 pub mod watch;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fusebox_policy::v1alpha1::{FINALIZER, ResilientService, ResilientServiceStatus};
@@ -105,6 +106,10 @@ impl ClusterState for Cluster {
     fn resources(&self) -> Vec<Arc<ResilientService>> {
         let all = self.stores.resources.state();
         all.into_iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned().map(Arc::new)).collect()
+    }
+
+    fn uids(&self) -> BTreeSet<String> {
+        self.stores.resources.state().iter().filter_map(|guarded| guarded.uid()).collect()
     }
 
     fn service(&self, namespace: &str, name: &str) -> Option<ServiceView> {

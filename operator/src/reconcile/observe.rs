@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub node: String,
     /// What it asks for or holds and another resource has by right.
     pub lost: Vec<Lost>,
+    /// The UIDs of all resources: the claim of another UID of this cluster is dead.
+    pub live: BTreeSet<String>,
     /// Its Service.
     pub service: Option<ServiceView>,
     /// Its instances.
@@ -78,6 +80,7 @@ pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Sna
     Snapshot {
         sources: sources(context, &ident, &uid, catalog.as_ref().ok()),
         uid,
+        live: context.cluster.uids(),
         lost,
         service,
         endpoints,

@@ -1,6 +1,6 @@
 //! Kubernetes and Traefik's objects in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -60,6 +60,10 @@ impl ClusterWorld {
 impl ClusterState for ClusterWorld {
     fn resources(&self) -> Vec<Arc<ResilientService>> {
         self.resources.try_lock().unwrap().values().cloned().map(Arc::new).collect()
+    }
+
+    fn uids(&self) -> BTreeSet<String> {
+        self.resources.try_lock().unwrap().values().filter_map(ResourceExt::uid).collect()
     }
 
     fn service(&self, namespace: &str, name: &str) -> Option<ServiceView> {

@@ -52,6 +52,9 @@ impl StoreWorld {
                 StoreOp::Claim(key, _) => {
                     !keys.contains_key(key) && !keys.contains_key(&Keys::raw_claim(key))
                 }
+                StoreOp::TakeOver(key, _, from) => {
+                    keys.get(&Keys::raw_claim(key)) == Some(&serde_json::to_string(from).unwrap())
+                }
                 StoreOp::PutRaw(key, _) | StoreOp::Release(key) => {
                     keys.get(&Keys::raw_claim(key)) == Some(&mine)
                 }
@@ -70,7 +73,7 @@ impl StoreWorld {
                 StoreOp::Delete(key) => {
                     keys.remove(key);
                 }
-                StoreOp::Claim(key, value) => {
+                StoreOp::Claim(key, value) | StoreOp::TakeOver(key, value, _) => {
                     keys.insert(key.clone(), value.clone());
                     keys.insert(Keys::raw_claim(key), mine.clone());
                 }

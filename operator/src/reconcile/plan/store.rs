@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use fusebox_policy::keys::Keys;
+use fusebox_policy::wire::Claim;
 
 use crate::ports::{StoreOp, StoreView};
 use crate::reconcile::conditions::{Obstacle, reasons};
@@ -56,7 +57,7 @@ pub fn changes(
         let union: BTreeSet<&String> = raw.held.iter().copied().chain(&there.held).collect();
         let mut releases = cut(raw.release);
         match releases.last_mut() {
-            Some(last) => last.extend(list(&raw.held)),
+            Some(end) => end.extend(list(&raw.held)),
             None => releases.extend(list(&raw.held).map(|list| vec![list])),
         }
         [vec![[write, list(&union).into_iter().collect()].concat()], releases].concat()
@@ -77,6 +78,15 @@ fn cut(ops: Vec<StoreOp>) -> Vec<Vec<StoreOp>> {
     batches
 }
 
+/// Whose a raw key is, by its claim.
+enum Whose<'a> {
+    Ours,
+    Anothers,
+    Nobodys,
+    /// Of a resource of this cluster that is gone, its finalizer taken off by hand.
+    Dead(&'a Claim),
+}
+
 struct Raw<'a> {
     write: Vec<StoreOp>,
     release: Vec<StoreOp>,
@@ -91,22 +101,30 @@ fn raw<'a>(
     found: &mut Vec<Obstacle>,
 ) -> Raw<'a> {
     let mut raw = Raw { write: Vec::new(), release: Vec::new(), held: BTreeSet::new() };
-    let ours = |key: &str| {
-        let claim = there.raw.get(key).and_then(|view| view.claim.as_ref());
-        claim.map(|claim| claim.cluster == cluster && claim.uid == seen.uid)
+    let whose = |key: &str| match there.raw.get(key).and_then(|view| view.claim.as_ref()) {
+        None => Whose::Nobodys,
+        Some(claim) if claim.cluster != cluster => Whose::Anothers,
+        Some(claim) if claim.uid == seen.uid => Whose::Ours,
+        Some(claim) if seen.live.contains(&claim.uid) => Whose::Anothers,
+        Some(claim) => Whose::Dead(claim),
     };
     for (key, value) in &goal.raw {
         let current = there.raw.get(key).and_then(|view| view.value.as_ref());
-        match (ours(key), current) {
-            (Some(true), Some(current)) if current == value => {}
-            (Some(true), _) => raw.write.push(StoreOp::PutRaw(key.clone(), value.clone())),
-            (None, None) => raw.write.push(StoreOp::Claim(key.clone(), value.clone())),
-            (Some(false), _) | (None, Some(_)) => {
+        match (whose(key), current) {
+            (Whose::Ours, Some(current)) if current == value => {}
+            (Whose::Ours, _) => raw.write.push(StoreOp::PutRaw(key.clone(), value.clone())),
+            (Whose::Dead(claim), _) => {
+                raw.write.push(StoreOp::TakeOver(key.clone(), value.clone(), claim.clone()));
+            }
+            (Whose::Nobodys, None) => raw.write.push(StoreOp::Claim(key.clone(), value.clone())),
+            (Whose::Anothers, _) | (Whose::Nobodys, Some(_)) => {
                 found.push(Obstacle::transient(
                     reasons::KEY_TAKEN,
                     format!(
                         "config.etcdKeys: {key} exists in etcd and was not written for this resource: \
-                         remove it there, or choose another key"
+                         choose another key, or, if nobody uses it, remove it there and its claim {} if there \
+                         is one",
+                        Keys::raw_claim(key)
                     ),
                 ));
                 continue;
@@ -115,7 +133,7 @@ fn raw<'a>(
         raw.held.insert(key);
     }
     raw.release = (there.held.iter())
-        .filter(|key| !goal.raw.contains_key(*key) && ours(key) == Some(true))
+        .filter(|key| !goal.raw.contains_key(*key) && matches!(whose(key), Whose::Ours))
         .map(|key| StoreOp::Release(key.clone()))
         .collect();
     raw

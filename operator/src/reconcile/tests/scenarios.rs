@@ -200,12 +200,50 @@ async fn a_raw_key_of_others_is_left_alone_and_the_rest_is_published() {
     scene.put(&user(), &spec);
     scene.settle(&user()).await;
     assert_eq!(scene.told(&user(), "Published"), "False/KeyTaken");
-    assert!(scene.condition(&user(), "Published").message.contains("service.user.foreign"));
+    let message = scene.condition(&user(), "Published").message;
+    assert!(message.contains("/fusebox/v1/claims/raw/service.user.foreign"), "{message}");
     let keys = scene.store.state();
     assert_eq!((keys["service.user.foreign"].as_str(), keys["service.user.timeout"].as_str()), ("1", "1000"));
     scene.delete(&user());
     scene.settle(&user()).await;
     assert_eq!(scene.store.state()["service.user.foreign"], "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_raw_keys_of_a_resource_that_is_gone_are_taken_over() {
+    let scene = Scene::new();
+    scene.put(&user(), FULL);
+    scene.settle(&user()).await;
+    // Its finalizer is taken off by hand; then it is created anew.
+    let mut all = scene.cluster.resources.try_lock().unwrap();
+    all.remove(&user());
+    drop(all);
+    scene.put(&user(), &FULL.replace("timeout: '1000'", "timeout: '2000'"));
+    let mut all = scene.cluster.resources.try_lock().unwrap();
+    all.get_mut(&user()).unwrap().metadata.uid = Some("cr-new".into());
+    drop(all);
+    // The route objects go with their owner, as Kubernetes collects them.
+    scene.routes.objects.try_lock().unwrap().clear();
+    scene.settle(&user()).await;
+    assert_eq!(scene.told(&user(), "Ready"), "True/Ready");
+    assert_eq!(scene.store.state()["service.user.timeout"], "2000");
+    scene.delete(&user());
+    scene.settle(&user()).await;
+    assert!(scene.store.state().is_empty(), "{:?}", scene.store.state());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_raw_key_of_a_live_resource_is_not_taken_over() {
+    let scene = Scene::new();
+    let other = Ident::new("shop", "other");
+    scene.put(&other, "service: { name: other }");
+    scene.settle(&other).await;
+    let claim = serde_json::json!({ "cluster": CLUSTER, "uid": "cr-shop-other" }).to_string();
+    scene.store.keys.try_lock().unwrap().insert(Keys::raw_claim("service.user.timeout"), claim.clone());
+    scene.put(&user(), FULL);
+    scene.settle(&user()).await;
+    assert_eq!(scene.told(&user(), "Published"), "False/KeyTaken");
+    assert_eq!(scene.store.state()[&Keys::raw_claim("service.user.timeout")], claim);
 }
 
 #[tokio::test(start_paused = true)]
