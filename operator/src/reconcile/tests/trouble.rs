@@ -55,23 +55,24 @@ async fn what_is_gone_or_dying_or_another_before_it_has_the_finalizer_is_not_app
     scene.scale(&[("a", true)]);
     scene.put(&user(), FULL);
     let stale = Arc::new(scene.get(&user()).unwrap());
-    let change = |change: fn(&mut ResilientService)| {
+    let changed = |change: fn(&mut ResilientService)| {
         let mut there = ResilientService::clone(&stale);
         change(&mut there);
-        scene.cluster.resources.try_lock().unwrap().insert(user(), there);
+        Some(there)
     };
-    let over: [fn(&dyn Fn(fn(&mut ResilientService)), &Scene); 3] = [
-        |_, scene| drop(scene.cluster.resources.try_lock().unwrap().remove(&user())),
-        |change, _| change(|there| there.metadata.uid = Some("another".into())),
-        |change, _| {
-            change(|there| {
-                there.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
-                there.metadata.finalizers = Some(vec!["of/another".into()]);
-            });
-        },
+    let now = [
+        None,
+        changed(|there| there.metadata.uid = Some("another".into())),
+        changed(|there| {
+            there.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+            there.metadata.finalizers = Some(vec!["of/another".into()]);
+        }),
     ];
-    for over in over {
-        over(&change, &scene);
+    for now in now {
+        let mut all = scene.cluster.resources.try_lock().unwrap();
+        all.clear();
+        all.extend(now.map(|there| (user(), there)));
+        drop(all);
         let done = reconcile(&scene.context, &stale, Timestamp::UNIX_EPOCH).await;
         assert_eq!((done.next, done.effects), (Next::OnChange, 0));
         assert!(scene.entries().is_empty() && scene.routes.state().is_empty());
