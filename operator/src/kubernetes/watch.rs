@@ -1,10 +1,15 @@
 //! The watches: each keeps a cache, and wakes the resources that a change concerns.
 //!
-//! An edit or the end of any resource also wakes those that lost a claim: it may have fallen free.
+//! # Guarantees
+//! - Whoever is woken finds in the caches what woke it. A list is told of at its end: the caches have nothing
+//!   of it before.
+//! - An edit or the end of a resource also wakes those that share a claim with it, as it was or as it is: the
+//!   claim may have fallen free, or may be lost.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Service;
@@ -18,7 +23,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::{Guarded, SERVICE_LABEL, Stores};
-use crate::reconcile::status::lost_a_claim;
+use crate::claims;
 
 /// Which resource to reconcile. Unbounded: the controller always reads it, and keeps each object once.
 pub type Wake = mpsc::UnboundedSender<ObjectRef<Guarded>>;
@@ -28,25 +33,18 @@ pub fn start(client: &Client, wake: &Wake) -> Stores {
     let (services, service_events) = cache::<Service>(client, watcher::Config::default());
     let (slices, slice_events) =
         cache::<EndpointSlice>(client, watcher::Config::default().labels(SERVICE_LABEL));
-    let (resources, resource_events) = resources(client);
+    let (resources, changes) = resources(client);
     let stores = Stores { resources: resources.clone(), services, slices };
 
     let (to, all) = (wake.clone(), resources.clone());
-    tokio::spawn(each("ResilientService", resource_events, move |resource| {
-        let _ = to.send(ObjectRef::from_obj(&resource));
-        for loser in all.state_filter(|other| other.0.as_ref().is_ok_and(lost_a_claim)) {
-            let _ = to.send(ObjectRef::from_obj(&*loser));
-        }
-    }));
+    tokio::spawn(each("ResilientService", changes, move |changes| wake_concerned(&to, &all, &changes)));
     let (to, all) = (wake.clone(), resources.clone());
-    tokio::spawn(each("Service", service_events, move |service| {
-        wake_users(&to, &all, service.namespace().as_deref(), &service.name_any());
+    tokio::spawn(each("Service", service_events, move |event| {
+        wake_by(&to, &all, &event, |service| Some(service.name_any()));
     }));
     let (to, all) = (wake.clone(), resources);
-    tokio::spawn(each("EndpointSlice", slice_events, move |slice| {
-        if let Some(service) = slice.labels().get(SERVICE_LABEL) {
-            wake_users(&to, &all, slice.namespace().as_deref(), service);
-        }
+    tokio::spawn(each("EndpointSlice", slice_events, move |event| {
+        wake_by(&to, &all, &event, |slice| slice.labels().get(SERVICE_LABEL).cloned());
     }));
     stores
 }
@@ -58,73 +56,147 @@ pub fn wake_all(wake: &Wake, resources: &Store<Guarded>) {
     }
 }
 
-fn wake_users(wake: &Wake, resources: &Store<Guarded>, namespace: Option<&str>, service: &str) {
-    let uses = |resource: &Guarded| {
-        resource.meta().namespace.as_deref() == namespace
-            && resource.0.as_ref().is_ok_and(|resource| resource.spec.service.name == service)
-    };
-    for user in resources.state_filter(uses) {
-        let _ = wake.send(ObjectRef::from_obj(&*user));
+/// Wakes those that use the Service that an event is about; after a list, all: what it left out is told by
+/// nothing else.
+fn wake_by<K: ResourceExt>(
+    wake: &Wake,
+    resources: &Store<Guarded>,
+    event: &watcher::Event<K>,
+    service: impl Fn(&K) -> Option<String>,
+) {
+    match event {
+        watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
+            let (namespace, service) = (object.namespace(), service(object));
+            let uses = |resource: &Guarded| {
+                resource.meta().namespace == namespace
+                    && resource.0.as_ref().is_ok_and(|r| Some(&r.spec.service.name) == service.as_ref())
+            };
+            for user in resources.state_filter(uses) {
+                let _ = wake.send(ObjectRef::from_obj(&*user));
+            }
+        }
+        watcher::Event::InitDone => wake_all(wake, resources),
+        watcher::Event::Init | watcher::Event::InitApply(_) => {}
     }
 }
 
+/// Wakes those that changed, then those that share a claim with them.
+fn wake_concerned(wake: &Wake, resources: &Store<Guarded>, changes: &[Change]) {
+    let first: HashSet<&ObjectRef<Guarded>> = changes.iter().map(|change| &change.of).collect();
+    let shares = |other: &Guarded| {
+        !first.contains(&ObjectRef::from_obj(other))
+            && changes.iter().flat_map(|change| &change.forms).any(|form| share(form, other))
+    };
+    let beside = resources.state_filter(shares);
+    for of in first.into_iter().cloned().chain(beside.iter().map(|other| ObjectRef::from_obj(&**other))) {
+        let _ = wake.send(of);
+    }
+}
+
+fn share(one: &Guarded, other: &Guarded) -> bool {
+    let (Ok(one), Ok(other)) = (&one.0, &other.0) else { return false };
+    claims::share(one, other)
+}
+
 /// Resources wake when their spec, their finalizers or annotations change, when their deletion begins or ends;
-/// never for their status, which we write ourselves.
+/// of their status, which we write ourselves, only for what they hold: others may wait for it.
 fn resources(
     client: &Client,
-) -> (Store<Guarded>, impl Stream<Item = Result<Guarded, watcher::Error>> + Send + use<>) {
+) -> (Store<Guarded>, impl Stream<Item = Result<Vec<Change>, watcher::Error>> + Send + use<>) {
     let (reader, writer) = reflector::store();
     let mut news = News::default();
-    let events = watcher(Api::<Guarded>::all(client.clone()), watcher::Config::default())
+    let changes = watcher(Api::<Guarded>::all(client.clone()), watcher::Config::default())
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
-        .filter_map(move |event| std::future::ready(event.map(|event| news.of(event)).transpose()));
-    (reader, events)
+        .map(move |event| event.map(|event| news.of(event)));
+    (reader, changes)
+}
+
+/// A resource that changed, came or went.
+#[derive(Debug)]
+struct Change {
+    of: ObjectRef<Guarded>,
+    /// As it was and as it is, as far as it was and is.
+    forms: Vec<Arc<Guarded>>,
 }
 
 /// Tells what concerns us from what does not. kube's own `predicate_filter` holds back the end of a deletion:
 /// the last event shows the object as it was before its finalizer went, so nothing in it is new.
 #[derive(Default)]
-struct News(HashMap<ObjectRef<Guarded>, u64>);
+struct News {
+    /// Each object as it was when it last was news, and the hash of what makes news.
+    known: HashMap<ObjectRef<Guarded>, (u64, Arc<Guarded>)>,
+    /// What a list brought so far.
+    list: HashMap<ObjectRef<Guarded>, Guarded>,
+}
 
 impl News {
-    fn of(&mut self, event: watcher::Event<Guarded>) -> Option<Guarded> {
+    fn of(&mut self, event: watcher::Event<Guarded>) -> Vec<Change> {
         match event {
-            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
-                let hash = wakes().hash_property(&object).unwrap_or_default();
-                let before = self.0.insert(ObjectRef::from_obj(&object), hash);
-                (before != Some(hash)).then_some(object)
+            watcher::Event::Apply(object) => {
+                self.seen(ObjectRef::from_obj(&object), object).into_iter().collect()
             }
             watcher::Event::Delete(object) => {
-                self.0.remove(&ObjectRef::from_obj(&object));
-                Some(object)
+                let of = ObjectRef::from_obj(&object);
+                let before = self.known.remove(&of).map(|(_, before)| before);
+                vec![Change { of, forms: before.into_iter().chain([Arc::new(object)]).collect() }]
             }
-            watcher::Event::Init | watcher::Event::InitDone => None,
+            watcher::Event::Init => {
+                self.list.clear();
+                Vec::new()
+            }
+            watcher::Event::InitApply(object) => {
+                self.list.insert(ObjectRef::from_obj(&object), object);
+                Vec::new()
+            }
+            watcher::Event::InitDone => {
+                let list = std::mem::take(&mut self.list);
+                let gone = self.known.extract_if(|of, _| !list.contains_key(of));
+                let mut changes: Vec<Change> =
+                    gone.map(|(of, (_, before))| Change { of, forms: vec![before] }).collect();
+                changes.extend(list.into_iter().filter_map(|(of, object)| self.seen(of, object)));
+                changes
+            }
         }
+    }
+
+    fn seen(&mut self, of: ObjectRef<Guarded>, object: Guarded) -> Option<Change> {
+        let hash = wakes().hash_property(&object).unwrap_or_default();
+        if self.known.get(&of).is_some_and(|(before, _)| *before == hash) {
+            return None;
+        }
+        let now = Arc::new(object);
+        let before = self.known.insert(of.clone(), (hash, now.clone())).map(|(_, before)| before);
+        Some(Change { of, forms: before.into_iter().chain([now]).collect() })
     }
 }
 
 fn wakes() -> impl Predicate<Guarded> {
     let uid = |object: &Guarded| object.meta().uid.as_ref().map(hash);
     let deletion = |object: &Guarded| object.meta().deletion_timestamp.as_ref().map(|_| 1);
+    let held = |object: &Guarded| {
+        let status = object.0.as_ref().ok()?.status.as_ref()?;
+        (!status.claims.is_empty()).then(|| hash(&status.claims))
+    };
     predicates::generation
         .combine(predicates::finalizers)
         .combine(predicates::annotations)
         .combine(deletion)
         .combine(uid)
+        .combine(held)
 }
 
-fn hash(text: &String) -> u64 {
+fn hash(what: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
+    what.hash(&mut hasher);
     hasher.finish()
 }
 
 fn cache<K>(
     client: &Client,
     config: watcher::Config,
-) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>)
+) -> (Store<K>, impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>)
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
@@ -132,20 +204,19 @@ where
     let events = watcher(Api::<K>::all(client.clone()), config)
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
-        .reflect(writer)
-        .touched_objects();
+        .reflect(writer);
     (reader, events)
 }
 
-async fn each<K>(
+async fn each<T>(
     kind: &'static str,
-    events: impl Stream<Item = Result<K, watcher::Error>>,
-    mut act: impl FnMut(K),
+    events: impl Stream<Item = Result<T, watcher::Error>>,
+    mut act: impl FnMut(T),
 ) {
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         match event {
-            Ok(object) => act(object),
+            Ok(event) => act(event),
             Err(error) => {
                 tracing::warn!(
                     "the watch of {kind} is interrupted and starts again by itself: {}",
@@ -176,6 +247,8 @@ fn why(kind: &str, error: &watcher::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use fusebox_policy::v1alpha1::ResilientServiceStatus;
+
     use super::*;
 
     fn object(metadata: &str) -> Guarded {
@@ -212,10 +285,139 @@ spec: {{ service: {{ name: user }} }}
         let mut news = News::default();
         let dying =
             object("{ name: a, generation: 1, finalizers: [x], deletionTimestamp: '2026-11-24T21:00:00Z' }");
-        assert!(news.of(watcher::Event::Apply(dying.clone())).is_some());
-        assert!(news.of(watcher::Event::Apply(dying.clone())).is_none());
-        assert!(news.of(watcher::Event::Delete(dying.clone())).is_some());
-        assert!(news.of(watcher::Event::InitApply(dying)).is_some(), "a new one of this name");
+        assert_eq!(news.of(watcher::Event::Apply(dying.clone())).len(), 1);
+        assert!(news.of(watcher::Event::Apply(dying.clone())).is_empty());
+        assert_eq!(news.of(watcher::Event::Delete(dying.clone())).len(), 1);
+        assert_eq!(news.of(watcher::Event::Apply(dying)).len(), 1, "a new one of this name");
+    }
+
+    fn named(name: &str, generation: u32, service: &str) -> Guarded {
+        let mut object = object(&format!(
+            "{{ name: {name}, namespace: shop, uid: {name}, generation: {generation}, \
+               creationTimestamp: '2026-11-24T21:00:00Z' }}"
+        ));
+        service.clone_into(&mut object.0.as_mut().unwrap().spec.service.name);
+        object
+    }
+
+    /// Who is woken by each of these, in order of name, and the generation the cache has of it then.
+    async fn woken(
+        events: impl IntoIterator<Item = watcher::Event<Guarded>>,
+    ) -> Vec<Vec<(String, Option<i64>)>> {
+        let (reader, writer) = reflector::store();
+        let (wake, mut woken) = mpsc::unbounded_channel();
+        let (mut news, mut all) = (News::default(), Vec::new());
+        let changes = futures::stream::iter(events.into_iter().map(Ok))
+            .reflect(writer)
+            .map(move |event| event.map(|event| news.of(event)));
+        each("a test", changes, |changes| {
+            wake_concerned(&wake, &reader, &changes);
+            let mut now = Vec::new();
+            while let Ok(of) = woken.try_recv() {
+                now.push((of.name.clone(), reader.get(&of).and_then(|there| there.meta().generation)));
+            }
+            now.sort();
+            all.push(now);
+        })
+        .await;
+        all
+    }
+
+    #[tokio::test]
+    async fn who_is_woken_by_a_list_finds_it_in_the_cache() {
+        use watcher::Event::{Init, InitApply, InitDone};
+        let events = [
+            Init,
+            InitApply(named("a", 1, "a")),
+            InitApply(named("gone", 1, "gone")),
+            InitDone,
+            // The watch was interrupted: b was created, a edited and one removed meanwhile.
+            Init,
+            InitApply(named("a", 2, "a")),
+            InitApply(named("b", 1, "b")),
+            InitDone,
+            Init,
+            InitApply(named("a", 2, "a")),
+            InitApply(named("b", 1, "b")),
+            InitDone,
+        ];
+        let mut told = Box::pin(woken(events)).await;
+        told.retain(|woken| !woken.is_empty());
+        let is = |name: &str, generation| (name.to_owned(), generation);
+        assert_eq!(
+            told,
+            [
+                vec![is("a", Some(1)), is("gone", Some(1))],
+                vec![is("a", Some(2)), is("b", Some(1)), is("gone", None)],
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn an_edit_and_an_end_wake_those_that_share_a_claim() {
+        use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+        let events = [
+            Apply(named("old", 1, "user")),
+            Apply(named("loser", 1, "user")),
+            Apply(named("third", 1, "third")),
+            Apply(named("old", 2, "third")),
+            Delete(named("old", 2, "third")),
+            Apply(named("old", 1, "user")),
+            // Its end falls into an interruption.
+            Init,
+            InitApply(named("loser", 1, "user")),
+            InitApply(named("third", 1, "third")),
+            InitDone,
+        ];
+        let names = |woken: &Vec<(String, _)>| woken.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
+        let told: Vec<Vec<String>> = Box::pin(woken(events)).await.iter().map(names).collect();
+        assert_eq!(told[1], ["loser", "old"]);
+        assert_eq!(told[2], ["third"]);
+        assert_eq!(told[3], ["loser", "old", "third"], "as it was and as it is");
+        assert_eq!(told[4], ["old", "third"]);
+        assert_eq!(told[9], ["loser", "old"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_held_any_more_wakes_those_that_wait_for_it() {
+        use watcher::Event::Apply;
+        let holding = |generation, claims: &[&str]| {
+            let mut object = named("old", generation, "new");
+            let claims = claims.iter().map(|&claim| claim.to_owned()).collect();
+            object.0.as_mut().unwrap().status =
+                Some(ResilientServiceStatus { claims, ..ResilientServiceStatus::default() });
+            object
+        };
+        let events = [
+            Apply(holding(2, &["service/user"])),
+            Apply(named("waiting", 1, "user")),
+            Apply(holding(2, &["service/user"])),
+            Apply(holding(2, &["service/new"])),
+        ];
+        let told = Box::pin(woken(events)).await;
+        let names = |woken: &Vec<(String, _)>| woken.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
+        assert_eq!(
+            told.iter().skip(1).map(names).collect::<Vec<_>>(),
+            [vec!["old", "waiting"], vec![], vec!["old", "waiting"],]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_list_of_services_wakes_all_and_a_change_its_users() {
+        let (reader, mut writer) = reflector::store();
+        writer.apply_watcher_event(&watcher::Event::Apply(named("a", 1, "user")));
+        writer.apply_watcher_event(&watcher::Event::Apply(named("b", 1, "other")));
+        let (wake, mut woken) = mpsc::unbounded_channel();
+        let service: Service =
+            serde_saphyr::from_str("{ metadata: { name: user, namespace: shop } }").unwrap();
+        let mut count = |event| {
+            wake_by(&wake, &reader, &event, |service: &Service| Some(service.name_any()));
+            std::iter::from_fn(|| woken.try_recv().ok()).count()
+        };
+        assert_eq!(count(watcher::Event::Init), 0);
+        assert_eq!(count(watcher::Event::InitApply(service.clone())), 0, "the cache does not have it yet");
+        assert_eq!(count(watcher::Event::InitDone), 2);
+        assert_eq!(count(watcher::Event::Delete(service)), 1);
     }
 
     #[test]

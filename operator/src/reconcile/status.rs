@@ -1,6 +1,6 @@
 //! What a person is told: a function of what was applied and what the instances report. Pure.
 
-use fusebox_policy::v1alpha1::{Instances, ResilientService, ResilientServiceStatus};
+use fusebox_policy::v1alpha1::{Instances, ResilientServiceStatus};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -241,10 +241,4 @@ pub fn notices(old: Option<&ResilientServiceStatus>, new: &ResilientServiceStatu
         message: format!("{}: {}", new.type_, new.message),
     };
     new.conditions.iter().filter(changed).filter(|new| !repeated(new)).map(notice).collect()
-}
-
-/// Is the resource waiting for a claim of an older one?
-pub fn lost_a_claim(resource: &ResilientService) -> bool {
-    let accepted = resource.status.as_ref().and_then(|status| find(status, types::ACCEPTED));
-    accepted.is_some_and(|accepted| accepted.reason == reasons::CONFLICT)
 }
