@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::{Method, Request};
+use http::response::Parts as Head;
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
@@ -25,6 +26,8 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 const MAX_BODY: usize = 64 << 20;
 /// How much of an error's text is shown to a person.
 const MAX_SHOWN: usize = 300;
+/// Consul's word for a list that holds less than there is.
+const FILTERED: &str = "x-consul-results-filtered-by-acls";
 
 /// Where Consul is.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +43,8 @@ pub struct ConsulConfig {
 /// The client.
 pub struct Http {
     base: String,
+    /// What a token needs, for a person.
+    needs: String,
     token_file: Option<PathBuf>,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     gate: Gate,
@@ -72,30 +77,68 @@ impl Http {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .build(builder.https_or_http().enable_http1().build());
-        Ok(Self { base, token_file: config.token_file.clone(), client, gate: Gate::new("Consul") })
+        let (needs, token_file) = (String::new(), config.token_file.clone());
+        Ok(Self { base, needs, token_file, client, gate: Gate::new("Consul") })
+    }
+
+    /// Tells whoever is refused what the token of this cluster's operator needs.
+    pub fn of_cluster(self, cluster: &str) -> Self {
+        let needs = format!(
+            "the token in use needs write for node_prefix \"fusebox-{cluster}-\", service_prefix \"\" and \
+             key_prefix \"fusebox/{cluster}/\""
+        );
+        Self { needs, ..self }
     }
 
     /// The answer as JSON; None where there is nothing: 404, or `null`.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Unavailable> {
-        let (status, body) = self.request(Method::GET, path, Bytes::new()).await?;
-        if status == 404 {
+        let (head, body) = self.request(Method::GET, path, Bytes::new()).await?;
+        if head.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        good(path, status, &body)?;
+        self.good(path, head.status.as_u16(), &body)?;
+        // Half a list is no list: what is left out would look as if it did not exist.
+        if head.headers.get(FILTERED).is_some_and(|filtered| filtered == "true") {
+            let needs = &self.needs;
+            return Err(Unavailable(format!(
+                "Consul left out of its answer to {path} what the ACL token may not read: {needs}"
+            )));
+        }
         parse(path, &body)
     }
 
     /// The answer's status and text.
     pub async fn put(&self, path: &str, body: String) -> Result<(u16, Bytes), Unavailable> {
-        self.request(Method::PUT, path, body.into()).await
+        let (head, body) = self.request(Method::PUT, path, body.into()).await?;
+        Ok((head.status.as_u16(), body))
     }
 
-    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<(u16, Bytes), Unavailable> {
+    /// What Consul says of a failure.
+    pub fn good(&self, path: &str, status: u16, body: &[u8]) -> Result<(), Unavailable> {
+        if (200..300).contains(&status) {
+            return Ok(());
+        }
+        let text: String = String::from_utf8_lossy(body).trim().chars().take(MAX_SHOWN).collect();
+        let text = if status == 403 { self.explained(&text) } else { text };
+        Err(Unavailable(format!("Consul answered {status} to {path}: {text}")))
+    }
+
+    /// With what the token needs, if that is what Consul complains of.
+    pub fn explained(&self, what: &str) -> String {
+        let denied = ["Permission denied", "ACL not found"].iter().any(|denied| what.contains(denied));
+        if denied { format!("{what}; {}", self.needs) } else { what.to_owned() }
+    }
+
+    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<(Head, Bytes), Unavailable> {
         let failed = |error: &dyn std::fmt::Display| Unavailable(format!("Consul at {}: {error}", self.base));
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(file) = &self.token_file {
             let token = std::fs::read_to_string(file)
                 .map_err(|error| failed(&format!("the token file {}: {error}", file.display())))?;
+            // Without a token Consul would take us for anybody.
+            if token.trim().is_empty() {
+                return Err(failed(&format!("the token file {} is empty", file.display())));
+            }
             request = request.header("x-consul-token", token.trim());
         }
         let request = request.body(Full::new(body)).map_err(|error| failed(&error))?;
@@ -104,7 +147,7 @@ impl Http {
                 let answer = self.client.request(request).await.map_err(|error| failed(&chain(&error)))?;
                 let (head, body) = answer.into_parts();
                 let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| failed(&error))?;
-                Ok((head.status.as_u16(), body.to_bytes()))
+                Ok((head, body.to_bytes()))
             })
             .await
     }
@@ -124,17 +167,6 @@ pub fn encode(segment: &str) -> String {
 /// As a path: its slashes stay.
 pub fn encode_path(path: &str) -> String {
     path.split('/').map(encode).collect::<Vec<_>>().join("/")
-}
-
-/// What Consul says of a failure.
-pub fn good(path: &str, status: u16, body: &[u8]) -> Result<(), Unavailable> {
-    if (200..300).contains(&status) {
-        return Ok(());
-    }
-    let text: String = String::from_utf8_lossy(body).trim().chars().take(MAX_SHOWN).collect();
-    let hint =
-        if status == 403 { "; check the token's policy: docs/reference lists what it needs" } else { "" };
-    Err(Unavailable(format!("Consul answered {status} to {path}: {text}{hint}")))
 }
 
 /// Consul's JSON.

@@ -38,7 +38,7 @@ pub struct Consul {
 impl Consul {
     /// For one cluster's entries.
     pub fn new(http: Http, cluster: &str) -> Self {
-        Self { http, cluster: cluster.to_owned(), reaped: Mutex::default() }
+        Self { http: http.of_cluster(cluster), cluster: cluster.to_owned(), reaped: Mutex::default() }
     }
 
     fn epoch_key(&self) -> String {
@@ -72,7 +72,8 @@ impl Consul {
     }
 
     async fn write(&self, fence: Fence, node: &str, ops: &[CatalogOp]) -> Result<(), TxnError> {
-        let mut reaped = self.reaped.lock().await;
+        let reaped = self.reaped(node).await;
+        let mut reaped = reaped.lock().await;
         let mut ops: Vec<(usize, &CatalogOp)> = ops.iter().enumerate().collect();
         if ops.iter().any(|(_, op)| **op == CatalogOp::ReapNode) && !self.empties(node, &ops).await? {
             ops.retain(|(_, op)| **op != CatalogOp::ReapNode);
@@ -91,9 +92,9 @@ impl Consul {
         let (status, body) = self.http.put("/v1/txn", serde_json::Value::Array(wire).to_string()).await?;
         if status == 409 {
             let errors: TxnErrors = http::parse("/v1/txn", &body)?;
-            return Err(refused(&errors, &origin));
+            return Err(self.refused(&errors, &origin));
         }
-        http::good("/v1/txn", status, &body)?;
+        self.http.good("/v1/txn", status, &body)?;
         if ops.iter().any(|(_, op)| **op == CatalogOp::ReapNode) {
             reaped.insert(node.to_owned());
         } else if ops.iter().any(|(_, op)| **op == CatalogOp::EnsureNode) {
@@ -110,24 +111,30 @@ impl Consul {
         };
         Ok(there.exists && !there.foreign && there.entries.keys().all(goes))
     }
-}
 
-/// Consul names the operations in the way; the first of all is our fence.
-fn refused(errors: &TxnErrors, origin: &[Option<usize>]) -> TxnError {
-    let errors = errors.errors.as_deref().unwrap_or_default();
-    if errors.iter().any(|error| error.op_index == 0) {
-        return TxnError::Fenced;
-    }
-    let mut refused: BTreeMap<usize, String> = BTreeMap::new();
-    for error in errors {
-        if let Some(Some(at)) = origin.get(error.op_index) {
-            refused.entry(*at).or_insert_with(|| error.what.clone());
+    /// Consul names the operations in the way; the first of all is our fence.
+    fn refused(&self, errors: &TxnErrors, origin: &[Option<usize>]) -> TxnError {
+        let errors = errors.errors.as_deref().unwrap_or_default();
+        if let Some(fence) = errors.iter().find(|error| error.op_index == 0) {
+            let what = self.http.explained(&fence.what);
+            // Not to be read is not to have moved.
+            return if what == fence.what {
+                TxnError::Fenced
+            } else {
+                Unavailable(format!("Consul refused the epoch key: {what}")).into()
+            };
         }
     }
-    if refused.is_empty() {
-        return Unavailable("Consul rolled a transaction back without saying why".to_owned()).into();
-    }
-    TxnError::Refused(refused.into_iter().collect())
+        let mut refused: BTreeMap<usize, String> = BTreeMap::new();
+        for error in errors {
+            if let Some(Some(at)) = origin.get(error.op_index) {
+                refused.entry(*at).or_insert_with(|| self.http.explained(&error.what));
+            }
+        }
+        if refused.is_empty() {
+            return Unavailable("Consul rolled a transaction back without saying why".to_owned()).into();
+        }
+        TxnError::Refused(refused.into_iter().collect())
 }
 
 impl EpochStore for Consul {
@@ -157,7 +164,7 @@ impl EpochStore for Consul {
             let path = format!("/v1/kv/{}?cas={index}", http::encode_path(&self.epoch_key()));
             let value = serde_json::to_string(epoch).unwrap_or_default();
             let (status, body) = self.http.put(&path, value).await?;
-            http::good(&path, status, &body)?;
+            self.http.good(&path, status, &body)?;
             Ok(body.trim_ascii() == b"true")
         })
     }

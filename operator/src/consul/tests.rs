@@ -187,9 +187,70 @@ async fn an_epoch_is_read_and_swapped() {
 async fn errors_tell_what_and_where() {
     let (_, config) = fake(&[(403, json!("Permission denied"))]).await;
     let told = consul(&config).read_epoch().await.unwrap_err().0;
-    assert!(told.contains("403") && told.contains("Permission denied") && told.contains("token"), "{told}");
+    assert!(told.contains("403") && told.contains("Permission denied") && told.contains(NEEDS), "{told}");
     let nobody = ConsulConfig { address: "127.0.0.1:1".into(), ..config };
     let told = consul(&nobody).read_epoch().await.unwrap_err().0;
     assert!(told.contains("http://127.0.0.1:1") && told.contains("refused"), "{told}");
     assert!(Http::new(&ConsulConfig { address: String::new(), ..ConsulConfig::default() }).is_err());
+}
+
+const NEEDS: &str = "the token in use needs write for node_prefix \"fusebox-a b/c-\", service_prefix \"\" and \
+                     key_prefix \"fusebox/a b/c/\"";
+
+#[tokio::test]
+async fn an_operation_that_the_token_may_not_do_is_not_a_lost_epoch() {
+    let denied = |at: usize| {
+        let what = "Permission denied: token with AccessorID 'x' lacks permission 'service:write'";
+        (409, json!({ "Errors": [{ "OpIndex": at, "What": what }] }))
+    };
+    let (_, config) = fake(&[denied(0), denied(1)]).await;
+    let (consul, ops) = (consul(&config), [CatalogOp::Register(entry("s1"))]);
+    let told = consul.transact(Fence(7), "n", &ops).await.unwrap_err();
+    assert!(matches!(&told, TxnError::Unavailable(Unavailable(why)) if why.contains(NEEDS)), "{told}");
+    let told = consul.transact(Fence(7), "n", &ops).await.unwrap_err();
+    assert!(matches!(&told, TxnError::Refused(all) if all.len() == 1 && all[0].1.contains(NEEDS)), "{told}");
+}
+
+#[tokio::test]
+async fn a_list_that_the_acls_filtered_is_no_list() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (_, config) = fake(&[]).await;
+    let app = axum::Router::new()
+        .fallback(async || ([("X-Consul-Results-Filtered-By-ACLs", "true")], r#"{"Services":[]}"#));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let told = consul(&ConsulConfig { address, ..config }).node("n").await.unwrap_err().0;
+    assert!(told.contains("may not read") && told.contains(NEEDS), "{told}");
+}
+
+#[tokio::test]
+async fn an_empty_token_file_is_not_a_request_without_a_token() {
+    let (fake, mut config) = fake(&[]).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "\n").unwrap();
+    config.token_file = Some(file.path().to_owned());
+    let told = consul(&config).read_epoch().await.unwrap_err().0;
+    assert!(told.contains("the token file") && told.contains("is empty"), "{told}");
+    assert!(fake.seen.lock().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_slow_write_to_one_node_holds_up_no_other() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (_, config) = fake(&[]).await;
+    let app = axum::Router::new().fallback(async |body: String| {
+        if body.contains("slow") {
+            std::future::pending::<()>().await;
+        }
+        "{}"
+    });
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let consul = consul(&ConsulConfig { address, ..config });
+    let ops = [CatalogOp::EnsureNode];
+    tokio::select! {
+        biased;
+        _ = consul.transact(Fence(1), "slow", &ops) => panic!("it answered"),
+        done = consul.transact(Fence(1), "n", &ops) => assert_eq!(done, Ok(())),
+    }
 }
