@@ -254,6 +254,10 @@ pub struct ConsulSpec {
     /// looked up through Consul's DNS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"))]
+    #[x_kube(validation = (
+        "self.lowerAscii() != 'consul'",
+        "consul is the name of Consul's own servers: choose another"
+    ))]
     pub service_name: Option<String>,
     /// Tags of every instance.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
