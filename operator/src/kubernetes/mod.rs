@@ -54,7 +54,7 @@ impl Cluster {
     pub fn new(client: Client, stores: Stores, instance: &str) -> Self {
         let reporter = Reporter { controller: MANAGER.into(), instance: Some(instance.to_owned()) };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, stores, recorder, gate: Gate::new("the Kubernetes API") }
+        Self { client, stores, recorder, gate: Gate::restless("the Kubernetes API") }
     }
 
     fn api(&self, of: &ResilientService) -> Api<ResilientService> {

@@ -29,7 +29,7 @@ impl Traefik {
         Self {
             client,
             kind: ApiResource::from_gvk_with_plural(&kind, "ingressroutes"),
-            gate: Gate::new("the Kubernetes API"),
+            gate: Gate::restless("the Kubernetes API"),
         }
     }
 
