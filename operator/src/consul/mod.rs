@@ -13,7 +13,8 @@ mod http;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -30,9 +31,9 @@ use api::{Check, KvPair, NodeServices, TxnErrors};
 pub struct Consul {
     http: Http,
     cluster: String,
-    /// Nodes removed by this process, while somebody may still believe in them. Held during a transaction,
-    /// so that no node is removed while an entry is written to it.
-    reaped: Mutex<BTreeSet<String>>,
+    /// By node: was it removed by this process, so that somebody may still believe in it? Held during a
+    /// transaction, so that a node is not removed while an entry is written to it.
+    reaped: Mutex<HashMap<String, Arc<Mutex<bool>>>>,
 }
 
 impl Consul {
@@ -71,6 +72,10 @@ impl Consul {
         })
     }
 
+    async fn reaped(&self, node: &str) -> Arc<Mutex<bool>> {
+        self.reaped.lock().await.entry(node.to_owned()).or_default().clone()
+    }
+
     async fn write(&self, fence: Fence, node: &str, ops: &[CatalogOp]) -> Result<(), TxnError> {
         let reaped = self.reaped(node).await;
         let mut reaped = reaped.lock().await;
@@ -78,7 +83,7 @@ impl Consul {
         if ops.iter().any(|(_, op)| **op == CatalogOp::ReapNode) && !self.empties(node, &ops).await? {
             ops.retain(|(_, op)| **op != CatalogOp::ReapNode);
         }
-        if reaped.contains(node) && ops.iter().any(|(_, op)| matches!(op, CatalogOp::Register(_))) {
+        if *reaped && ops.iter().any(|(_, op)| matches!(op, CatalogOp::Register(_))) {
             ops.insert(0, (0, &CatalogOp::EnsureNode));
         }
         let mut wire = vec![api::check_index(&self.epoch_key(), fence)];
@@ -96,9 +101,9 @@ impl Consul {
         }
         self.http.good("/v1/txn", status, &body)?;
         if ops.iter().any(|(_, op)| **op == CatalogOp::ReapNode) {
-            reaped.insert(node.to_owned());
+            *reaped = true;
         } else if ops.iter().any(|(_, op)| **op == CatalogOp::EnsureNode) {
-            reaped.remove(node);
+            *reaped = false;
         }
         Ok(())
     }
@@ -124,7 +129,6 @@ impl Consul {
                 Unavailable(format!("Consul refused the epoch key: {what}")).into()
             };
         }
-    }
         let mut refused: BTreeMap<usize, String> = BTreeMap::new();
         for error in errors {
             if let Some(Some(at)) = origin.get(error.op_index) {
@@ -135,6 +139,7 @@ impl Consul {
             return Unavailable("Consul rolled a transaction back without saying why".to_owned()).into();
         }
         TxnError::Refused(refused.into_iter().collect())
+    }
 }
 
 impl EpochStore for Consul {
