@@ -10,6 +10,11 @@ use crate::consul::ConsulConfig;
 use crate::reconcile::Settings;
 use crate::reconcile::validate::AllowedPrefixes;
 
+/// The longest name of a cluster; the chart's schema says the same.
+const MAX_CLUSTER: usize = 32;
+/// Its keys in etcd would be another's claims.
+const RESERVED_CLUSTER: &str = "claims";
+
 /// The Fusebox operator: makes every ResilientService of a Kubernetes cluster so in Consul, Traefik and
 /// etcd, and tells in its status what is in force.
 ///
@@ -75,17 +80,22 @@ fn prefixes(text: &str) -> Result<AllowedPrefixes, String> {
 }
 
 fn cluster_name(text: &str) -> Result<String, String> {
+    if text == RESERVED_CLUSTER {
+        return Err(format!(
+            "{RESERVED_CLUSTER:?} is the name under which the claims of all clusters are kept in etcd: choose another"
+        ));
+    }
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let ends = |c: char| c == '-';
     if text.is_empty()
-        || text.len() > 40
+        || text.len() > MAX_CLUSTER
         || !text.chars().all(good)
         || text.starts_with(ends)
         || text.ends_with(ends)
     {
-        return Err(
-            "1 to 40 lower-case letters, digits and hyphens, a hyphen neither first nor last".to_owned()
-        );
+        return Err(format!(
+            "1 to {MAX_CLUSTER} lower-case letters, digits and hyphens, a hyphen neither first nor last"
+        ));
     }
     Ok(text.to_owned())
 }
@@ -123,6 +133,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use fusebox_policy::keys::{Ident, Keys};
+
     use super::*;
 
     fn parse(args: &[&str]) -> Result<Config, clap::Error> {
@@ -138,9 +150,29 @@ mod tests {
 
     #[test]
     fn a_cluster_name_that_would_break_a_key_is_refused() {
-        for name in ["", "a/b", "A", "-a", "a-", "a b"] {
+        for name in ["", "a/b", "A", "-a", "a-", "a b", &"a".repeat(MAX_CLUSTER + 1)] {
             assert!(parse(&["--cluster", name]).is_err(), "{name}");
         }
+        assert!(parse(&["--cluster", &"a".repeat(MAX_CLUSTER)]).is_ok());
+    }
+
+    #[test]
+    fn a_cluster_name_whose_keys_are_those_of_the_claims_is_refused() {
+        let of = Ident::new("shop", "user");
+        assert_eq!(Keys::new(RESERVED_CLUSTER).raw(&of), Keys::raw_claim("shop/user"));
+        let told = parse(&["--cluster", RESERVED_CLUSTER]).unwrap_err().to_string();
+        assert!(told.contains("choose another"), "{told}");
+        assert!(parse(&["--cluster", "claims-2"]).is_ok());
+    }
+
+    #[test]
+    fn the_charts_schema_agrees_on_the_name() {
+        let schema = include_str!("../../charts/operator/values.schema.json");
+        let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+        let cluster = &schema["properties"]["cluster"];
+        assert_eq!(cluster["not"]["const"], RESERVED_CLUSTER);
+        let between = format!("{{0,{}}}", MAX_CLUSTER - 2);
+        assert!(cluster["pattern"].as_str().unwrap().contains(&between));
     }
 
     #[test]
