@@ -1,7 +1,10 @@
 //! Traefik's `IngressRoute` objects, written by server-side apply.
 //!
 //! # Guarantees
-//! - An object that is not owned by the resource in question is neither written nor removed.
+//! - An object that is not owned by the resource in question is neither written nor removed: each write is
+//!   preceded by a look, and takes place only if the object is still as it was then.
+//! - Where there was none, what somebody else creates at the same moment is not overwritten: a value of
+//!   theirs that differs from ours is a conflict.
 
 use std::collections::BTreeMap;
 
@@ -89,29 +92,40 @@ impl RouteStore for Traefik {
         }))
     }
 
-    fn apply<'a>(&'a self, owner: &'a Owner, route: &'a Route) -> Answer<'a, Result<(), RouteError>> {
-        let object = json!({
+    fn apply<'a>(&'a self, of: &'a Owner, route: &'a Route) -> Answer<'a, Result<(), RouteError>> {
+        let mut object = json!({
             "apiVersion": self.kind.api_version,
             "kind": self.kind.kind,
             "metadata": {
                 "name": route.name,
                 "labels": {
                     "app.kubernetes.io/managed-by": MANAGER,
-                    "fusebox.dev/service": owner.ident.name,
+                    "fusebox.dev/service": of.ident.name,
                 },
                 "ownerReferences": [{
                     "apiVersion": ResilientService::api_version(&()),
                     "kind": ResilientService::kind(&()),
-                    "name": owner.ident.name,
-                    "uid": owner.uid,
+                    "name": of.ident.name,
+                    "uid": of.uid,
                     "controller": true,
                 }],
             },
             "spec": route.spec,
         });
         Box::pin(self.gate.run(async move {
-            let params = PatchParams::apply(MANAGER).force();
-            let api = self.api(&owner.ident.namespace);
+            let there = self.get(&of.ident.namespace, &route.name).await?;
+            if there.as_ref().is_some_and(|there| owner(there).as_ref() != Some(&of.uid)) {
+                return Err(RouteError::Refused(format!(
+                    "IngressRoute {} belongs to somebody else: rename or remove it",
+                    route.name
+                )));
+            }
+            let mut params = PatchParams::apply(MANAGER);
+            if let Some(there) = there {
+                object["metadata"]["resourceVersion"] = json!(there.metadata.resource_version);
+                params = params.force();
+            }
+            let api = self.api(&of.ident.namespace);
             let done = api.patch(&route.name, &params, &Patch::Apply(object)).await;
             done.map(|_| ()).map_err(|error| route_error(&error))
         }))
