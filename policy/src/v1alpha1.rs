@@ -459,7 +459,7 @@ pub struct OpenBreaker {
 pub struct Failure {
     /// The instance: its pod's name, or its address.
     pub instance: String,
-    /// NoReport, Applying, Rejected or UnknownCommand.
+    /// NoReport, Applying, Rejected, NotAttached or UnknownCommand.
     pub reason: String,
     /// For a person.
     pub message: String,

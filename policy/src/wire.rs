@@ -152,6 +152,10 @@ pub struct Report {
     /// The newest document, if it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejected>,
+    /// Whether the code has asked for the server layer, without which no inbound policy is enforced. None:
+    /// a library from before it was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_layer: Option<bool>,
     /// Commands that the code calls and the policy does not name, at most [`MAX_REPORTED`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown_commands: Vec<String>,
@@ -243,6 +247,16 @@ mod tests {
         let golden = include_str!("../testdata/report.json").trim();
         let report: Report = serde_json::from_str(golden).unwrap();
         assert_eq!(serde_json::to_string(&report).unwrap(), golden);
+    }
+
+    /// The golden report of before.
+    #[test]
+    fn a_report_that_does_not_tell_of_the_server_layer_is_read() {
+        let golden = include_str!("../testdata/report.json").trim();
+        let old = golden.replace("\"serverLayer\":true,", "");
+        let report: Report = serde_json::from_str(&old).unwrap();
+        assert_eq!(report.server_layer, None);
+        assert_eq!(serde_json::to_string(&report).unwrap(), old);
     }
 
     #[test]

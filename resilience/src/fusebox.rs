@@ -1,7 +1,7 @@
 //! The handle that everything hangs on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fusebox_policy::policy::Policy;
 use fusebox_policy::wire::{PolicyHash, Rejected};
@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     #[cfg(feature = "etcd")]
     pub(crate) changed: Arc<Notify>,
     pub(crate) counts: FeedCounts,
+    /// Whether anybody has asked for the server layer.
+    pub(crate) attached: AtomicBool,
     versions: AtomicU64,
 }
 
@@ -120,8 +122,17 @@ impl Fusebox {
         self.shared.applied.borrow().hash.clone()
     }
 
-    /// Puts the requests to this service under policy.
+    /// Puts the requests to this service under policy. The report tells that it was asked for: an
+    /// inbound policy that nothing enforces must not look enforced. So ask for it before the service is
+    /// ready, and only to use it.
     pub fn server_layer(&self) -> ServerLayer {
+        let told = self.shared.attached.swap(true, Ordering::Relaxed);
+        #[cfg(feature = "etcd")]
+        if !told {
+            self.shared.changed.notify_one();
+        }
+        #[cfg(not(feature = "etcd"))]
+        let _ = told;
         ServerLayer::new(Arc::clone(&self.shared))
     }
 
@@ -164,6 +175,7 @@ impl Shared {
             #[cfg(feature = "etcd")]
             changed,
             counts: FeedCounts::default(),
+            attached: AtomicBool::new(false),
             versions: AtomicU64::new(0),
         }
     }

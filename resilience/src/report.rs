@@ -1,5 +1,7 @@
 //! What an instance says of itself: a function of its state.
 
+use std::sync::atomic::Ordering;
+
 use fusebox_policy::policy::{BreakerMode, BreakerPolicy};
 use fusebox_policy::wire::{BreakerReport, BreakerState, MAX_REPORTED, Report};
 use jiff::Timestamp;
@@ -9,7 +11,7 @@ use crate::breaker::gate::Change;
 use crate::breaker::state::Phase;
 use crate::clock::Clock;
 use crate::env::Identity;
-use crate::fusebox::{Applied, Shared};
+use crate::fusebox::Shared;
 
 /// The report of this instance as it is now.
 pub(crate) fn report(identity: &Identity, boot: &str, shared: &Shared) -> Report {
@@ -20,16 +22,7 @@ pub(crate) fn report(identity: &Identity, boot: &str, shared: &Shared) -> Report
         breaker(&command.name, policy.as_ref(), state, &command.gate.last(), shared.clock, applied.at)
     });
     let breakers = breakers.take(MAX_REPORTED).collect();
-    build(identity, boot, applied, shared.commands.unknown(), breakers)
-}
-
-fn build(
-    identity: &Identity,
-    boot: &str,
-    applied: Applied,
-    mut unknown_commands: Vec<String>,
-    breakers: Vec<BreakerReport>,
-) -> Report {
+    let mut unknown_commands = shared.commands.unknown();
     unknown_commands.truncate(MAX_REPORTED);
     Report {
         instance: identity.name.clone(),
@@ -38,6 +31,7 @@ fn build(
         hash: applied.hash,
         applied_at: applied.at,
         rejected: applied.rejected,
+        server_layer: Some(shared.attached.load(Ordering::Relaxed)),
         unknown_commands,
         breakers,
     }

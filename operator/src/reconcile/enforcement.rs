@@ -3,14 +3,19 @@
 //! # Guarantees
 //! - True only if there is a ready instance and each one's report, which lives as long as its lease, carries
 //!   the hash of the document that is in etcd.
+//! - An instance whose code never asked for the server layer does not enforce a policy with an inbound section:
+//!   it does not count.
 //!
 //! # Caveats
 //! - A report outlives its instance by at most twice the lease's 10 s.
+//! - A library from before reports told of the server layer is believed to have it.
 
 use std::collections::BTreeMap;
 
+use fusebox_policy::policy::Inbound;
 use fusebox_policy::v1alpha1::{Failure, OpenBreaker, Summary};
 use fusebox_policy::wire::{BreakerState, PolicyDocument, PolicyHash, Report};
+use fusebox_policy::{Policy, merge};
 
 use super::conditions::reasons;
 use super::observe::Snapshot;
@@ -22,6 +27,10 @@ const MAX_LISTED: usize = 16;
 const MAX_SUMMARY: usize = 3;
 /// How many reasons for a rejection a condition names.
 const MAX_REASONS: usize = 3;
+
+/// The reason of an instance that runs a policy with an inbound section and has no server layer to hold
+/// requests to it.
+const NOT_ATTACHED: &str = "NotAttached";
 
 /// What the instances of a resource do.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +46,8 @@ pub struct Enforcement {
     /// Instances that do not enforce and why.
     pub failures: Vec<Failure>,
     reporting: u32,
+    /// Of these, the ones that run the published policy without the server layer that its inbound section needs.
+    unattached: u32,
     unreadable: bool,
     rejections: Vec<String>,
     open: BTreeMap<(String, &'static str), u32>,
@@ -56,15 +67,27 @@ pub fn published(seen: &Snapshot, wanted: Option<&str>, is_published: bool) -> O
     }
 }
 
+/// Does the policy of this hash hold requests to anything? It is the one in etcd or the one of the resource.
+fn needs_server_layer(seen: &Snapshot, hash: Option<&str>) -> bool {
+    let published = seen.store.as_ref().ok().and_then(|store| store.policy.as_deref());
+    let published = published.and_then(|json| PolicyDocument::from_json(json.as_bytes()).ok());
+    let published = published.map(|document| document.policy());
+    let declared = || merge::policy(&seen.resource.spec).ok();
+    let is_meant = |policy: &Policy| hash == Some(PolicyHash::of(policy).as_str());
+    let policy = published.filter(is_meant).or_else(|| declared().filter(is_meant));
+    policy.is_some_and(|policy| policy.inbound != Inbound::default())
+}
+
 impl Enforcement {
     /// From the instances and their reports.
     pub fn of(seen: &Snapshot, hash: Option<&str>) -> Self {
         let mut all = Self { unreadable: seen.reports.is_none(), ..Self::default() };
+        let layer = needs_server_layer(seen, hash);
         let none = BTreeMap::new();
         let reports = seen.reports.as_ref().unwrap_or(&none);
         for endpoint in seen.endpoints.iter().filter(|endpoint| endpoint.ready) {
             all.ready += 1;
-            all.instance(&endpoint.display, reports.get(&endpoint.instance), hash);
+            all.instance(&endpoint.display, reports.get(&endpoint.instance), hash, layer);
         }
         for report in reports.values() {
             all.breakers_of(report);
@@ -80,7 +103,7 @@ impl Enforcement {
         all
     }
 
-    fn instance(&mut self, name: &str, report: Option<&Report>, hash: Option<&str>) {
+    fn instance(&mut self, name: &str, report: Option<&Report>, hash: Option<&str>, layer: bool) {
         let mut fail = |reason: &str, message: String| {
             self.failures.push(Failure {
                 instance: name.to_owned(),
@@ -107,6 +130,16 @@ impl Enforcement {
         }
         let running = report.hash.as_ref().map(PolicyHash::as_str);
         if running.is_some() && running == hash {
+            if layer && report.server_layer == Some(false) {
+                self.unattached += 1;
+                return fail(
+                    NOT_ATTACHED,
+                    "runs the published policy, but its code has not attached the server layer, so nothing \
+                     enforces spec.inbound: add .layer(fusebox.server_layer()) to its server, or remove \
+                     spec.inbound"
+                        .into(),
+                );
+            }
             self.enforcing += 1;
             return;
         }
@@ -177,6 +210,16 @@ impl Enforcement {
                     "none of {} ready instances reports: is the service built with the fusebox library, and \
                      is FUSEBOX_SERVICE set to this resource?",
                     self.ready
+                ),
+            );
+        }
+        if self.unattached > 0 && self.enforcing + self.unattached == self.ready {
+            return Verdict::no(
+                NOT_ATTACHED,
+                format!(
+                    "{counted} ready instances enforce the published policy; {} run it without the server layer, so \
+                     nothing enforces spec.inbound there: add .layer(fusebox.server_layer()) to the server",
+                    self.unattached
                 ),
             );
         }

@@ -193,6 +193,7 @@ impl Scene {
             hash: published.then(|| self.document(of).unwrap().hash),
             applied_at: Timestamp::from_second(1500).unwrap(),
             rejected: None,
+            server_layer: Some(true),
             unknown_commands: Vec::new(),
             breakers: Vec::new(),
         };

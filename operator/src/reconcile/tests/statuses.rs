@@ -82,6 +82,38 @@ async fn a_rejection_is_told_with_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_inbound_policy_is_not_enforced_without_the_server_layer() {
+    let scene = published(&[("a", true), ("b", true)]).await;
+    for instance in ["a", "b"] {
+        scene.report(&user(), instance, true, |report| report.server_layer = Some(false));
+    }
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "True/Enforced", "nothing inbound is declared");
+
+    scene.put(&user(), &format!("{FULL}inbound: {{ timeout: 1s }}\n"));
+    scene.settle(&user()).await;
+    scene.report(&user(), "a", true, |report| report.server_layer = Some(false));
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "False/Applying", "b runs the policy of before");
+    scene.report(&user(), "b", true, |_| {});
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "False/NotAttached");
+    let message = scene.condition(&user(), "Enforced").message;
+    assert!(message.starts_with("1/2") && message.contains(".layer(fusebox.server_layer())"), "{message}");
+    let failures = scene.get(&user()).unwrap().status.unwrap().failures;
+    assert_eq!((failures[0].instance.as_str(), failures[0].reason.as_str()), ("a", "NotAttached"));
+    assert!(failures[0].message.contains(".layer(fusebox.server_layer())"), "{}", failures[0].message);
+    assert_eq!(summary(&scene), ("1/2".into(), "closed".into()));
+
+    // A library that does not tell, and one that has it by now.
+    for told in [None, Some(true)] {
+        scene.report(&user(), "a", true, |report| report.server_layer = told);
+        scene.pass(&user()).await;
+        assert_eq!(scene.told(&user(), "Enforced"), "True/Enforced");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn reports_that_cannot_be_read_are_unknown() {
     let scene = published(&[("a", true)]).await;
     scene.report(&user(), "a", true, |_| {});
