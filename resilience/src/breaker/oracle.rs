@@ -261,8 +261,8 @@ fn no_more_probes_pass_than_allowed() {
     let [under_way, seen] = [(); 2].map(|()| (0..PHASES).map(|_| AtomicU32::new(0)).collect::<Vec<_>>());
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
-            let (policy, window, gate, meet) = (&policy, &window, &gate, &meet);
-            let (under_way, seen) = (&under_way, &seen);
+            let (policy, window, gate, meet, under_way, seen) =
+                (&policy, &window, &gate, &meet, &under_way, &seen);
             scope.spawn(move || {
                 for phase in 0..PHASES {
                     let tick = Tick(u64::from(phase + 1) * 2);
@@ -285,7 +285,9 @@ fn no_more_probes_pass_than_allowed() {
                     meet(phase * 3 + 2);
                     seen[phase as usize].store(under_way[phase as usize].load(SeqCst), SeqCst);
                     meet(phase * 3 + 3);
-                    passed.into_iter().for_each(|admission| settle(admission, Verdict::Bad));
+                    for admission in passed {
+                        settle(admission, Verdict::Bad);
+                    }
                 }
             });
         }

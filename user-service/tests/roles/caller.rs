@@ -85,12 +85,12 @@ async fn a_failure_is_told_without_addresses_and_without_the_texts_of_others() {
             let caller = caller(outbound(json!({ "fallbackEnabled": fallback })), consul).await;
             let _asked = known(&mut asks, &[instance]).await;
             let (status, body) = hello(&caller, "ada").await;
-            match fallback {
-                true => assert_eq!((status, &body["detail"]), (StatusCode::OK, &json!(told)), "{body}"),
-                false => {
-                    assert_eq!((status, &body["error"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(told)))
-                }
-            }
+            let (code, field) = if fallback {
+                (StatusCode::OK, "detail")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "error")
+            };
+            assert_eq!((status, &body[field]), (code, &json!(told)), "{body}");
         }
     }
 }
