@@ -10,7 +10,7 @@ use tokio::time::Instant;
 async fn c_a_slow_service_opens_the_callers_breaker_and_it_closes_again() -> Result<()> {
     let world = shop::opened().await?;
     // Nobody but the caller gives up: the service and its look-up would wait longer than the store takes.
-    let patient = json!({ "inbound": { "timeout": "9s" }, "outbound": { "commands": [{ "name": "find_user", "timeout": "9s" }] } });
+    let patient = json!({ "inbound": { "timeout": "9s" }, "outbound": { "commands": [{ "name": "find_user", "timeout": "9s", "fallback": { "enabled": false } }] } });
     resource::patch(&world, "user", patient).await?;
     resource::until(&world, "user", "Enforced", "True").await?;
     shop::store(&world, 3000, 0).await?;
