@@ -116,19 +116,7 @@ fn saved(story: &Story) -> Result<()> {
         Ok(())
     })?;
     story::curl(&["-w", "   (%{time_total} s)", "-H", "Host: hello.example.com", &web("/hello/Ada")])?;
-    eventually("the status names it", || {
-        let breaker = story.cluster().kubectl(&[
-            "-n",
-            "shop",
-            "get",
-            "rsvc",
-            "caller",
-            "-o",
-            "jsonpath={.status.summary.breaker}",
-        ])?;
-        ensure!(breaker.contains("get_user"), "{breaker}");
-        Ok(())
-    })?;
+    status_says(story.cluster(), "get_user")?;
     story.kubectl("-n shop get rsvc caller")?;
     story.kubectl_args(&["-n", "shop", "get", "rsvc", "caller", "-o", "jsonpath={.status.openBreakers}"])?;
     story::say("The store is quick again:");
@@ -138,21 +126,19 @@ fn saved(story: &Story) -> Result<()> {
         Ok(())
     })?;
     story::curl(&["-w", "   (%{time_total} s)", "-H", "Host: hello.example.com", &web("/hello/Ada")])?;
-    eventually("the status says closed", || {
-        let breaker = story.cluster().kubectl(&[
-            "-n",
-            "shop",
-            "get",
-            "rsvc",
-            "caller",
-            "-o",
-            "jsonpath={.status.summary.breaker}",
-        ])?;
-        ensure!(breaker == "closed", "{breaker}");
-        Ok(())
-    })?;
+    status_says(story.cluster(), "closed")?;
     story.kubectl("-n shop get rsvc")?;
     Ok(())
+}
+
+/// Waits until the caller's column BREAKER says so.
+fn status_says(cluster: &Cluster, word: &str) -> Result<()> {
+    eventually(&format!("the status says {word}"), || {
+        let column = "jsonpath={.status.summary.breaker}";
+        let breaker = cluster.kubectl(&["-n", "shop", "get", "rsvc", "caller", "-o", column])?;
+        ensure!(breaker.contains(word), "{breaker}");
+        Ok(())
+    })
 }
 
 fn urls(story: &Story) {
