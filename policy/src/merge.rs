@@ -19,6 +19,7 @@ pub fn policy(spec: &ResilientServiceSpec) -> Result<Policy, Vec<String>> {
     let policy = Policy {
         inbound: spec.inbound.as_ref().map(|i| inbound(i, &mut wrong)).unwrap_or_default(),
         outbound: spec.outbound.as_ref().map(|o| outbound(o, &mut wrong)).unwrap_or_default(),
+        shadow: None,
     };
     wrong.0.extend(policy.violations());
     if wrong.0.is_empty() { Ok(policy) } else { Err(wrong.0) }
@@ -49,6 +50,7 @@ fn inbound(spec: &InboundSpec, wrong: &mut Violations) -> Inbound {
     let default = ServerPolicy {
         timeout_ms: wrong.millis("inbound.timeout", spec.timeout.as_ref()),
         max_concurrent_requests: wrong.number("inbound.maxConcurrentRequests", spec.max_concurrent_requests),
+        ..ServerPolicy::default()
     };
     let methods = spec.methods.iter().enumerate().filter_map(|(n, method)| {
         let at = format!("inbound.methods[{n}]");
@@ -60,6 +62,7 @@ fn inbound(spec: &InboundSpec, wrong: &mut Violations) -> Inbound {
             policy: ServerPolicy {
                 timeout_ms: timeout.or(default.timeout_ms),
                 max_concurrent_requests: limit.or(default.max_concurrent_requests),
+                ..ServerPolicy::default()
             },
         })
     });
@@ -92,6 +95,7 @@ fn outbound(spec: &OutboundSpec, wrong: &mut Violations) -> Outbound {
         max_concurrent_requests: wrong.number("outbound.maxConcurrentRequests", spec.max_concurrent_requests),
         circuit_breaker: breaker("outbound.circuitBreaker", None, section, wrong),
         fallback_enabled: fallback,
+        ..CommandPolicy::default()
     };
     let mut commands = BTreeMap::new();
     for command in &spec.commands {
@@ -104,6 +108,7 @@ fn outbound(spec: &OutboundSpec, wrong: &mut Violations) -> Outbound {
             max_concurrent_requests: limit.or(default.max_concurrent_requests),
             circuit_breaker: breaker(&format!("{at}.circuitBreaker"), section, own, wrong),
             fallback_enabled: command.fallback.as_ref().map_or(fallback, |fallback| fallback.enabled),
+            ..CommandPolicy::default()
         };
         if commands.insert(command.name.clone(), merged).is_some() {
             wrong.0.push(format!("{at}: named twice"));
@@ -150,6 +155,7 @@ fn breaker(
             .number(&format!("{at}.halfOpenProbes"), own.half_open_probes.or(section.half_open_probes))
             .unwrap_or(default.half_open_probes),
         mode: own.mode.or(section.mode).unwrap_or_default(),
+        ..default
     })
 }
 

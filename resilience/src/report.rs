@@ -34,6 +34,7 @@ pub(crate) fn report(identity: &Identity, boot: &str, shared: &Shared) -> Report
         server_layer: Some(shared.attached.load(Ordering::Relaxed)),
         unknown_commands,
         breakers,
+        shadow: Vec::new(),
     }
 }
 

@@ -152,6 +152,7 @@ fn policies() -> impl Strategy<Value = BreakerPolicy> {
             rolling_window_ms: length.try_into().unwrap(),
             half_open_probes: probes.try_into().unwrap(),
             mode,
+            ..BreakerPolicy::default()
         },
     )
 }
