@@ -106,6 +106,9 @@ pub struct CommandPolicy {
     /// Calls in flight at once; one more is refused at once. None: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrent_requests: Option<Limit>,
+    /// Calls over time, one more is refused at once. None: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
     /// None: no breaker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<BreakerPolicy>,
@@ -144,6 +147,7 @@ impl Default for CommandPolicy {
         Self {
             timeout_ms: None,
             max_concurrent_requests: None,
+            rate_limit: None,
             circuit_breaker: None,
             retry: None,
             errors: ErrorClasses::default(),

@@ -126,6 +126,12 @@ impl State {
         }
     }
 
+    /// Closed, in that generation.
+    #[inline]
+    pub(crate) const fn closed(generation: u32) -> Self {
+        Self { generation, phase: Phase::Closed }
+    }
+
     /// The closed breaker opens.
     pub(crate) const fn trip(self, now: Tick) -> Self {
         self.next(Phase::Open { since: now })

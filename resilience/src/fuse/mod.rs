@@ -1,0 +1,247 @@
+//! What one command or method is held to: breaker, concurrency limit and rate, admitted and settled as
+//! one.
+//!
+//! What every call needs of the policy is in [`hot`], one word; the whole of it is looked at only where
+//! something is refused, fails or takes long.
+
+mod hot;
+mod terms;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crossbeam_utils::CachePadded;
+use fusebox_policy::policy::{BreakerMode, hystrix};
+
+use crate::breaker::{Admission, Change, Gate, Reason, State, Verdict, gate::Ended};
+use crate::clock::{Clock, Now};
+use crate::limit::InFlight;
+use crate::rate::Rate;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use hot::Hot;
+pub(crate) use terms::Terms;
+
+/// Breaker, limit and rate of one command or method. Everything but the terms stays the same object for
+/// the life of the process, whatever becomes of the policy.
+///
+/// # Guarantees
+/// - A call that is admitted is settled once, by the ticket it got.
+/// - A reload replaces the terms at once; calls admitted before are settled under the new ones.
+#[derive(Debug)]
+pub(crate) struct Fuse {
+    hot: AtomicU64,
+    terms: ArcSwap<Terms>,
+    pub(crate) gate: Gate,
+    /// The last change of the breaker. For an instant it may be older than its state.
+    last: ArcSwap<Change>,
+    rate: CachePadded<Rate>,
+    pub(crate) in_flight: CachePadded<InFlight>,
+    clock: Clock,
+}
+
+/// What an admission leaves to be known at the end of its call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    /// None: the breaker is not told.
+    admission: Option<Admission>,
+    /// Whether it holds a permit.
+    permit: bool,
+}
+
+/// Why a call was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The breaker is open; asking again is of use after this time.
+    Open(Duration),
+    /// The concurrency limit is full.
+    Limit,
+    /// The rate is used up; asking again is of use after this time.
+    Rate(Duration),
+}
+
+/// How a call was answered, for the fuse.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settled {
+    pub(crate) verdict: Verdict,
+    pub(crate) took: Duration,
+}
+
+/// What an admission says.
+pub(crate) type Admitted = (Result<Ticket, Refusal>, Option<Change>);
+
+impl Fuse {
+    /// A fuse that nothing went through yet.
+    pub(crate) fn new(terms: Terms, instances: u32, clock: Clock, processors: usize) -> Self {
+        let now = clock.now();
+        let window = terms.breaker.as_ref().map_or(Duration::from_millis(hystrix::ROLLING_WINDOW_MS), |breaker| {
+            breaker.rolling_window_ms.get()
+        });
+        let fuse = Self {
+            hot: AtomicU64::new(Hot::of(&terms).to_word()),
+            gate: Gate::new(window, processors),
+            last: ArcSwap::from_pointee(Change { state: State::START, at: now.tick(), reason: Reason::Started }),
+            rate: CachePadded::default(),
+            in_flight: CachePadded::default(),
+            terms: ArcSwap::from_pointee(terms),
+            clock,
+        };
+        fuse.set_instances(instances);
+        fuse
+    }
+
+    /// Puts other terms in force. Not to be called by two threads at once.
+    pub(crate) fn reload(&self, terms: Terms, instances: u32) {
+        if let Some(breaker) = &terms.breaker {
+            // Without a breaker its window stays for the next one.
+            self.gate.reload(breaker, self.clock.now().tick());
+        }
+        let hot = Hot::of(&terms).to_word();
+        self.terms.store(Arc::new(terms));
+        self.hot.store(hot, Ordering::Release);
+        self.set_instances(instances);
+    }
+
+    /// Divides the rate by so many instances, if the policy says so. Not to be called by two threads at
+    /// once, nor beside a reload.
+    pub(crate) fn set_instances(&self, instances: u32) {
+        let pace = self.terms.load().pace(instances);
+        if self.rate.pace() != pace {
+            self.rate.reload(pace, self.clock.now());
+        }
+    }
+
+    /// Asks for one call: of the breaker, then the limit, then the rate. What refuses takes nothing from
+    /// the others. The second value is the change this made, if any.
+    #[inline]
+    pub(crate) fn admit(&self, now: Now) -> Admitted {
+        let hot = self.hot();
+        let admission = match hot.mode() {
+            None | Some(BreakerMode::Disabled) => None,
+            Some(BreakerMode::Enforce) => match self.gate.pass() {
+                Some(admission) => Some(admission),
+                None => return self.admit_by_gate(hot, now),
+            },
+            Some(_) => return self.admit_by_gate(hot, now),
+        };
+        self.admit_by_limits(hot, admission, now)
+    }
+
+    #[cold]
+    fn admit_by_gate(&self, hot: Hot, now: Now) -> Admitted {
+        let (admission, change) = self.gate.admit(self.terms.load().breaker.as_ref(), now.tick());
+        if let Some(change) = change {
+            self.keep(change);
+        }
+        match admission {
+            Ok(admission) => {
+                let (admitted, none) = self.admit_by_limits(hot, admission, now);
+                (admitted, change.or(none))
+            }
+            Err(retry_after) => (Err(Refusal::Open(retry_after)), change),
+        }
+    }
+
+    #[inline]
+    fn admit_by_limits(&self, hot: Hot, admission: Option<Admission>, now: Now) -> Admitted {
+        let mut ticket = Ticket { admission, permit: false };
+        if let Some(limit) = hot.limit() {
+            if !self.in_flight.acquire(Some(limit)) {
+                return (Err(Refusal::Limit), self.refused(ticket, now));
+            }
+            ticket.permit = true;
+        }
+        if hot.has_rate()
+            && let Err(retry_after) = self.rate.take(now, self.clock.slack())
+        {
+            let change = self.refused(ticket, now);
+            self.release(ticket);
+            return (Err(Refusal::Rate(retry_after)), change);
+        }
+        (Ok(ticket), None)
+    }
+
+    /// A call that the breaker has admitted and a limit refused.
+    #[cold]
+    fn refused(&self, ticket: Ticket, now: Now) -> Option<Change> {
+        let terms = self.terms.load();
+        let counts = terms.breaker.as_ref().is_some_and(|breaker| breaker.count_rejections);
+        let verdict = if counts { Verdict::Bad } else { Verdict::Neither };
+        self.tell(&terms, ticket.admission?, Ended { verdict, slow: false }, now)
+    }
+
+    /// The call has to wait: from here on it is one of those in flight, limit or not.
+    pub(crate) fn wait(&self, ticket: &mut Ticket) {
+        if !ticket.permit {
+            self.in_flight.acquire(None);
+            ticket.permit = true;
+        }
+    }
+
+    /// Takes back the permit and tells the breaker. Returns the change this made, if any.
+    #[inline]
+    pub(crate) fn settle(&self, ticket: Ticket, settled: Settled, now: Now) -> Option<Change> {
+        self.release(ticket);
+        let admission = ticket.admission?;
+        let hot = self.hot();
+        if settled.verdict == Verdict::Good
+            && hot.is_plain()
+            && hot.mode() == Some(BreakerMode::Enforce)
+            && self.gate.succeed(admission, now.tick())
+        {
+            return None;
+        }
+        self.settle_by_terms(admission, settled, now)
+    }
+
+    #[cold]
+    fn settle_by_terms(&self, admission: Admission, settled: Settled, now: Now) -> Option<Change> {
+        let terms = self.terms.load();
+        let ended = Ended { verdict: settled.verdict, slow: terms.is_slow(settled.took) };
+        self.tell(&terms, admission, ended, now)
+    }
+
+    fn tell(&self, terms: &Terms, admission: Admission, ended: Ended, now: Now) -> Option<Change> {
+        let change = self.gate.settle(terms.breaker.as_ref(), admission, ended, now.tick())?;
+        self.keep(change);
+        Some(change)
+    }
+
+    #[inline]
+    fn release(&self, ticket: Ticket) {
+        if ticket.permit {
+            self.in_flight.release();
+        }
+    }
+
+    fn keep(&self, change: Change) {
+        let new = Arc::new(change);
+        self.last.rcu(|last| if last.state.before(new.state) { Arc::clone(&new) } else { Arc::clone(last) });
+    }
+
+    /// How long a call may take, in milliseconds; None: as long as it likes.
+    #[inline]
+    pub(crate) fn timeout_ms(&self) -> Option<u32> {
+        self.hot().timeout_ms()
+    }
+
+    /// The rate in force in calls a second, rounded.
+    pub(crate) fn per_second(&self) -> Option<u64> {
+        self.rate.per_second()
+    }
+
+    /// The terms in force.
+    pub(crate) fn terms(&self) -> Arc<Terms> {
+        self.terms.load_full()
+    }
+
+    /// The last change of the breaker.
+    pub(crate) fn last(&self) -> Arc<Change> {
+        self.last.load_full()
+    }
+
+    #[inline]
+    fn hot(&self) -> Hot {
+        Hot::from_word(self.hot.load(Ordering::Acquire))
+    }
+}
