@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
-
 use tokio::sync::Notify;
 
 use crate::breaker::state::Phase;
@@ -15,7 +13,7 @@ use crate::latency::{Durations, Latency};
 use crate::outcome::{Outcome, Tally};
 use crate::shadow::Shadow;
 use crate::shard::Shards;
-use crate::sync::processors;
+use crate::sync::{processors, slot};
 
 /// A command or a method. It lives as long as the process (docs/adr/0008): so whoever calls holds a
 /// plain reference, and no call counts one.
@@ -33,7 +31,7 @@ pub(crate) struct Circuit {
 /// What the circuits of one fusebox have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct Surroundings {
-    pub(crate) clock: Clock,
+    pub(crate) clock: &'static Clock,
     /// Woken by changes of breakers.
     pub(crate) changed: Arc<Notify>,
 }
@@ -99,20 +97,32 @@ impl Circuit {
             Refusal::Rate(_) => Outcome::RateLimited,
         });
         if let (Some(shadow), Some(ticket)) = (self.shadow(), shadow) {
-            shadow.settle(ticket, Settled { verdict: Verdict::Neither, took: Duration::ZERO }, now);
+            shadow.settle(ticket, Settled { verdict: Verdict::Neither, took: 0 }, now);
         }
     }
 
     /// Counts an outcome that nobody was admitted for.
     #[inline]
     pub(crate) fn count(&self, outcome: Outcome) {
-        self.shards.mine().tally.count(outcome);
+        self.shards.at(slot()).tally.count(outcome);
+    }
+
+    /// Takes a success that did not have to wait and needs no more than to be counted; false: it takes
+    /// [`settle`](Self::settle), and nothing was done.
+    #[inline]
+    pub(crate) fn succeed(&self, ticket: Ticket, started: Now) -> bool {
+        let (now, slot) = (self.around.clock.now(), slot());
+        let counted =
+            now.nanos_since(started) < ONE_TICK_IS_CHANCE && self.fuse.succeed(ticket, now, slot);
+        if counted {
+            self.shards.at(slot).tally.count(Outcome::Success);
+        }
+        counted
     }
 
     /// Takes the end of a flight: its permit, its outcome and its verdict.
-    #[inline]
-    pub(crate) fn settle(&self, flight: &Landing, outcome: Outcome, now: Now) {
-        let shard = self.shards.mine();
+    pub(crate) fn settle(&self, flight: Landing, outcome: Outcome, now: Now) {
+        let shard = self.shards.at(slot());
         shard.tally.count(outcome);
         // What never waited has only ticks to be measured by, and one may have passed by chance.
         if outcome.has_latency() && (flight.waited || flight.took >= ONE_TICK_IS_CHANCE) {
@@ -120,10 +130,10 @@ impl Circuit {
         }
         let settled = Settled { verdict: outcome.verdict(flight.hurried), took: flight.took };
         self.tell(self.fuse.settle(flight.ticket, settled, now));
-        if let Some(ticket) = flight.shadow
-            && let Some(shadow) = self.shadow.get()
-        {
-            shadow.settle(ticket, settled, now);
+        if let Some(ticket) = flight.shadow {
+            if let Some(shadow) = self.shadow.get() {
+                shadow.settle(ticket, settled, now);
+            }
         }
     }
 
@@ -150,7 +160,8 @@ impl Circuit {
         durations
     }
 
-    pub(crate) const fn clock(&self) -> Clock {
+    #[inline]
+    pub(crate) const fn clock(&self) -> &'static Clock {
         self.around.clock
     }
 
@@ -174,14 +185,15 @@ impl Circuit {
 }
 
 /// A call that never waited took long if it took two ticks: one may have begun by chance.
-const ONE_TICK_IS_CHANCE: Duration = Duration::from_millis(2);
+const ONE_TICK_IS_CHANCE: u64 = 2_000_000;
 
 /// What is known of a flight at its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Landing {
     pub(crate) ticket: Ticket,
     pub(crate) shadow: Option<Ticket>,
-    pub(crate) took: Duration,
+    /// In nanoseconds.
+    pub(crate) took: u64,
     /// It had to wait, and so was measured exactly.
     pub(crate) waited: bool,
     /// Its request's deadline left it less than half of its own timeout: should it time out, that says

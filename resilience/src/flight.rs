@@ -11,17 +11,16 @@ use crate::outcome::Outcome;
 /// How long a flight may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
-    /// Nanoseconds from its start; `u64::MAX`: as long as it likes.
-    pub(crate) timeout: u64,
+    /// Milliseconds from its start; zero: as long as it likes.
+    pub(crate) timeout_ms: u32,
     /// The deadline of what it is part of.
     pub(crate) enclosing: Now,
 }
 
-const NANOS_PER_MILLI: u64 = 1_000_000;
-
 impl Times {
-    pub(crate) fn new(timeout_ms: Option<u32>, enclosing: Now) -> Self {
-        Self { timeout: timeout_ms.map_or(u64::MAX, |millis| u64::from(millis) * NANOS_PER_MILLI), enclosing }
+    #[inline]
+    const fn timeout(self) -> u64 {
+        self.timeout_ms as u64 * 1_000_000
     }
 }
 
@@ -86,11 +85,11 @@ impl Flight {
     /// When the call must have ended: until it waits by a millisecond too late rather than too early.
     #[inline]
     pub(crate) fn due(&self) -> Now {
-        if self.times.timeout == u64::MAX {
+        if self.times.timeout_ms == 0 {
             return self.times.enclosing;
         }
         let slack = if self.waited { 0 } else { self.circuit.clock().slack() };
-        self.started.plus(slack).plus(self.times.timeout).min(self.times.enclosing)
+        self.started.plus(slack + self.times.timeout()).min(self.times.enclosing)
     }
 
     /// Whether the call should have ended by now.
@@ -102,43 +101,66 @@ impl Flight {
     /// The deadline was met: what follows, like the body of a response, may take as long as it likes.
     /// Dropped from here on, it is cancelled.
     pub(crate) const fn lift_deadline(&mut self) {
-        self.times = Times { timeout: u64::MAX, enclosing: Now::NEVER };
+        self.times = Times { timeout_ms: 0, enclosing: Now::NEVER };
     }
 
     /// From start to deadline.
     pub(crate) fn limit(&self) -> Duration {
-        Duration::from_nanos(self.times.timeout).min(self.times.enclosing.since(self.started))
+        let enclosing = self.times.enclosing.since(self.started);
+        match self.times.timeout_ms {
+            0 => enclosing,
+            millis => enclosing.min(Duration::from_millis(millis.into())),
+        }
+    }
+
+    /// The call has given its answer.
+    #[inline]
+    pub(crate) fn succeed(&mut self) {
+        let plain = !(self.waited || self.settled) && self.shadow.is_none();
+        if plain && self.circuit.succeed(self.ticket, self.started) {
+            self.settled = true;
+        } else {
+            self.settle(Outcome::Success);
+        }
     }
 
     /// The call has ended.
-    #[inline]
-    pub(crate) fn settle(mut self, outcome: Outcome) {
+    #[cold]
+    pub(crate) fn settle(&mut self, outcome: Outcome) {
         let now = if self.waited { exact() } else { self.circuit.clock().now() };
         self.end(outcome, now);
     }
 
-    #[inline]
     fn end(&mut self, outcome: Outcome, now: Now) {
-        self.settled = true;
-        let left = self.times.enclosing.since(self.started);
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
         let landing = Landing {
             ticket: self.ticket,
             shadow: self.shadow,
-            took: now.since(self.started),
+            took: now.nanos_since(self.started),
             waited: self.waited,
-            hurried: self.times.timeout != u64::MAX && left < Duration::from_nanos(self.times.timeout / 2),
+            hurried: outcome == Outcome::Timeout && self.was_hurried(),
         };
-        self.circuit.settle(&landing, outcome, now);
+        self.circuit.settle(landing, outcome, now);
     }
 
     #[cold]
-    fn unsettled(&self, now: Now) -> Outcome {
+    fn was_hurried(&self) -> bool {
+        let left = self.times.enclosing.nanos_since(self.started);
+        self.times.timeout_ms != 0 && left < self.times.timeout() / 2
+    }
+
+    #[cold]
+    fn abandon(&mut self) {
+        let now = exact();
         let passed = now.since(self.started);
-        match self.due() {
+        let outcome = match self.due() {
             _ if self.running => Outcome::Failure,
             due if due != Now::NEVER && passed * 100 >= self.limit() * 95 => Outcome::Timeout,
             _ => Outcome::Cancelled,
-        }
+        };
+        self.end(outcome, now);
     }
 }
 
@@ -146,8 +168,7 @@ impl Drop for Flight {
     #[inline]
     fn drop(&mut self) {
         if !self.settled {
-            let now = exact();
-            self.end(self.unsettled(now), now);
+            self.abandon();
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct Fusebox {
 /// What layers, commands and the feed share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) clock: Clock,
+    pub(crate) clock: &'static Clock,
     pub(crate) commands: Registry,
     pub(crate) methods: &'static Methods,
     /// Which policy is in force.
@@ -165,7 +165,8 @@ impl Fusebox {
 impl Shared {
     pub(crate) fn new(policy: Policy, hash: Option<PolicyHash>) -> Self {
         let now = Timestamp::now();
-        let clock = Clock::detect(now);
+        // What calls look at lives as long as the process: docs/adr/0008.
+        let clock: &'static Clock = Box::leak(Box::new(Clock::detect(now)));
         let changed = Arc::new(Notify::new());
         let around = Surroundings { clock, changed: Arc::clone(&changed) };
         let shadow = policy.shadow.unwrap_or_default();
@@ -174,7 +175,6 @@ impl Shared {
         Self {
             clock,
             commands,
-            // They live as long as the process: docs/adr/0008.
             methods: Box::leak(Box::new(methods)),
             applied: watch::Sender::new(Applied { hash, at: now, rejected: None }),
             #[cfg(feature = "etcd")]

@@ -43,7 +43,7 @@ fn breaker(
     policy: Option<&BreakerPolicy>,
     phase: Phase,
     last: &Change,
-    clock: Clock,
+    clock: &Clock,
     applied_at: Timestamp,
 ) -> Option<BreakerReport> {
     let state = felt(policy, phase);
@@ -75,7 +75,7 @@ mod tests {
         let last = Change { state: open, at: two_seconds_later, reason };
         let report = |mode, state: State| {
             let policy = BreakerPolicy { mode, ..BreakerPolicy::default() };
-            breaker("find_user", Some(&policy), state.phase, &last, clock, start)
+            breaker("find_user", Some(&policy), state.phase, &last, &clock, start)
         };
         let said = report(BreakerMode::Enforce, open).unwrap();
         assert_eq!(

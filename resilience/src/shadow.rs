@@ -35,7 +35,7 @@ pub(crate) struct Counts {
 }
 
 impl Shadow {
-    pub(crate) fn new(terms: Terms, instances: u32, clock: Clock) -> Self {
+    pub(crate) fn new(terms: Terms, instances: u32, clock: &'static Clock) -> Self {
         Self { fuse: Fuse::new(terms, instances, clock, processors()), counts: Counts::default() }
     }
 
@@ -62,7 +62,7 @@ impl Shadow {
     /// Takes the end of a call that it would have let pass.
     pub(crate) fn settle(&self, ticket: Ticket, settled: Settled, now: Now) {
         let timeout = self.fuse.timeout_ms().map(u64::from);
-        let late = timeout.is_some_and(|millis| settled.took.as_millis() >= u128::from(millis));
+        let late = timeout.is_some_and(|millis| settled.took / 1_000_000 >= millis);
         // What the active policy has timed out counts by its own timeout.
         let timed_out = late && settled.verdict != Verdict::Neither;
         if timed_out {

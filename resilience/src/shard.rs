@@ -2,8 +2,6 @@
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::slot;
-
 /// Values that threads write each for itself and that are read together.
 ///
 /// As many as there are processors, rounded up to a power of two: a thread keeps to one of them, and
@@ -19,10 +17,11 @@ impl<T: Default> Shards<T> {
 }
 
 impl<T> Shards<T> {
-    /// The value of this thread.
-    pub(crate) fn mine(&self) -> &T {
+    /// The value of the thread that has this [slot](crate::sync::slot).
+    #[inline]
+    pub(crate) fn at(&self, slot: usize) -> &T {
         // The length is a power of two and not zero.
-        &self.0[slot() & (self.0.len() - 1)]
+        &self.0[slot & (self.0.len() - 1)]
     }
 
     /// Every value.

@@ -10,6 +10,7 @@ thread_local! {
 }
 
 /// A number of this thread, small and stable: consecutive from zero in the order of first use.
+#[inline]
 pub(crate) fn slot() -> usize {
     let slot = SLOT.get();
     if slot == usize::MAX { first_slot() } else { slot }

@@ -73,8 +73,7 @@ impl Gate {
     /// The fast path of [`admit`](Self::admit), which needs no policy.
     #[inline]
     pub(crate) fn pass(&self) -> Option<Admission> {
-        let state = self.state();
-        (state.phase == Phase::Closed).then(|| state.admission(false))
+        State::closed_word(self.state.load(Ordering::Acquire)).map(|state| state.admission(false))
     }
 
     /// Asks for one call. `Ok(None)`: it passes and is not counted. `Err`: it is refused, and asking
@@ -112,11 +111,12 @@ impl Gate {
     /// Takes a success in time of a call that was admitted by a closed breaker under
     /// [`BreakerMode::Enforce`]. False: it takes [`settle`](Self::settle).
     #[inline]
-    pub(crate) fn succeed(&self, admission: Admission, now: Tick) -> bool {
-        if self.state() != State::closed(admission.generation) || self.watchful.load(Ordering::Relaxed) {
+    pub(crate) fn succeed(&self, generation: u32, now: Tick, slot: usize) -> bool {
+        let state = self.state.load(Ordering::Acquire);
+        if state != State::closed(generation).to_word() || self.watchful.load(Ordering::Relaxed) {
             return false;
         }
-        self.window.record(admission.generation, Entry::default(), now);
+        self.window.record_good(generation, now, slot);
         self.streak.end();
         true
     }

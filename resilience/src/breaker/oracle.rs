@@ -242,7 +242,7 @@ proptest! {
                     let plain = policy.mode == BreakerMode::Enforce && *verdict == Verdict::Good && !slow;
                     if let Some(admission) = admission
                         // As a fuse does: the short way first.
-                        && !(plain && gate.succeed(admission, Tick(now)))
+                        && !(plain && !admission.probe && gate.succeed(admission.generation, Tick(now), 0))
                     {
                         gate.settle(Some(&policy), admission, Ended { verdict: *verdict, slow }, Tick(now));
                     }

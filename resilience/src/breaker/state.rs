@@ -132,12 +132,19 @@ impl State {
         Self { generation, phase: Phase::Closed }
     }
 
+    /// The state of a word, if it is a closed one.
+    #[inline]
+    pub(crate) const fn closed_word(word: u64) -> Option<Self> {
+        if word >> 62 == 0 { Some(Self::closed((word >> 40) as u32)) } else { None }
+    }
+
     /// The closed breaker opens.
     pub(crate) const fn trip(self, now: Tick) -> Self {
         self.next(Phase::Open { since: now })
     }
 
     /// An admission under this state.
+    #[inline]
     pub(crate) const fn admission(self, probe: bool) -> Admission {
         Admission { generation: self.generation, probe }
     }
@@ -152,6 +159,7 @@ impl State {
     }
 
     /// The state as a word: phase 2 bits, generation 22, tick 40 (34 years) or two counts of 8.
+    #[inline]
     pub(crate) const fn to_word(self) -> u64 {
         let (phase, rest) = match self.phase {
             Phase::Closed => (0, 0),

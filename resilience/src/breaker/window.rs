@@ -11,6 +11,7 @@ use super::slices::{BUCKETS, Slices};
 use super::stamp::{Counter, Stamp};
 use crate::clock::Tick;
 use crate::shard::Shards;
+use crate::sync::slot;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What a window holds of one generation.
@@ -73,12 +74,24 @@ impl Window {
     /// Counts one outcome of a generation. One older than what its bucket holds is dropped.
     #[inline]
     pub(crate) fn record(&self, generation: u32, entry: Entry, now: Tick) {
-        let slices = self.slices();
-        let (stamp, bucket) = Self::place(slices, generation, slices.epoch(now), self.shards.mine());
-        bucket.counter(entry.bad).add(stamp, 1);
+        let (stamp, bucket) = self.place_now(generation, now, slot());
+        Counter::at(if entry.bad { &bucket.bad } else { &bucket.good }).add(stamp, 1);
         if entry.slow {
             Counter::at(&bucket.slow).add(stamp, 1);
         }
+    }
+
+    /// Counts a good outcome in time, on the thread that has this [slot].
+    #[inline]
+    pub(crate) fn record_good(&self, generation: u32, now: Tick, slot: usize) {
+        let (stamp, bucket) = self.place_now(generation, now, slot);
+        Counter::at(&bucket.good).add(stamp, 1);
+    }
+
+    #[inline]
+    fn place_now(&self, generation: u32, now: Tick, slot: usize) -> (Stamp, &Bucket) {
+        let slices = self.slices();
+        Self::place(slices, generation, slices.epoch(now), self.shards.at(slot))
     }
 
     /// What the window holds of a generation at `now`.
@@ -125,6 +138,7 @@ impl Window {
         }
     }
 
+    #[inline]
     fn slices(&self) -> Slices {
         Slices::from_word(self.slices.load(Ordering::Acquire))
     }
@@ -149,13 +163,6 @@ impl Window {
     const fn place(slices: Slices, generation: u32, epoch: u64, ring: &Ring) -> (Stamp, &Bucket) {
         let stamp = Stamp::new(slices.incarnation(), epoch, generation);
         (stamp, &ring.0[(epoch % BUCKETS as u64) as usize])
-    }
-}
-
-impl Bucket {
-    #[inline]
-    const fn counter(&self, bad: bool) -> Counter<'_> {
-        Counter::at(if bad { &self.bad } else { &self.good })
     }
 }
 

@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 pub(crate) use tick::Tick;
+use ticker::Source;
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
@@ -32,6 +33,12 @@ impl Now {
     /// As tokio's timers want it; None: never.
     pub(crate) fn instant(self) -> Option<Instant> {
         (self != Self::NEVER).then(|| origin().checked_add(Duration::from_nanos(self.0)))?
+    }
+
+    /// Nanoseconds from `earlier` to here, zero if that is in the future.
+    #[inline]
+    pub(crate) const fn nanos_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
     }
 
     /// Later by so much; what is too far away never comes.
@@ -65,10 +72,11 @@ fn origin() -> Instant {
 }
 
 /// How a fusebox reads the time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Clock {
-    /// Tokio's clock was paused when the fusebox was made: it is a test, and the ticker would not know.
-    paused: bool,
+    /// The clock itself, if tokio's was paused when the fusebox was made: it is a test, and the ticker
+    /// would not know.
+    source: Source,
     /// A moment, and what the wall clock said then.
     wall: (Now, Timestamp),
 }
@@ -76,23 +84,25 @@ pub(crate) struct Clock {
 impl Clock {
     /// Finds out whether tokio's clock stands still here.
     pub(crate) fn detect(wall: Timestamp) -> Self {
-        Self { paused: stands_still(), wall: (exact(), wall) }
+        let source = if stands_still() { Source::exact() } else { Source::ticking() };
+        Self { source, wall: (exact(), wall) }
     }
 
     /// The time of now, at most [`slack`](Self::slack) ago: what a call may afford.
     #[inline]
-    pub(crate) fn now(self) -> Now {
-        if self.paused { exact() } else { ticker::now() }
+    pub(crate) fn now(&self) -> Now {
+        self.source.now()
     }
 
     /// How much later it may be than [`now`](Self::now) says, in nanoseconds; more only where the ticker
     /// gets no processor, and then the calls hardly do either.
-    pub(crate) const fn slack(self) -> u64 {
-        if self.paused { 0 } else { NANOS_PER_MILLI }
+    #[inline]
+    pub(crate) fn slack(&self) -> u64 {
+        if self.source.is_exact() { 0 } else { NANOS_PER_MILLI }
     }
 
     /// When a tick was by the wall clock, as it was set at the start.
-    pub(crate) fn timestamp(self, at: Tick) -> Timestamp {
+    pub(crate) fn timestamp(&self, at: Tick) -> Timestamp {
         let (start, wall) = self.wall;
         let millis = |tick: Tick| i64::try_from(tick.0).unwrap_or(i64::MAX);
         let passed = SignedDuration::from_millis(millis(at).saturating_sub(millis(start.tick())));
@@ -117,7 +127,7 @@ mod tests {
     #[test]
     fn without_a_paused_clock_time_goes_on_and_is_at_most_the_exact_one() {
         let clock = Clock::detect(Timestamp::UNIX_EPOCH);
-        assert!(!clock.paused);
+        assert!(!clock.source.is_exact());
         let first = clock.now();
         while clock.now() == first {
             std::thread::yield_now();

@@ -1,7 +1,7 @@
 //! The thread that reads the clock for everybody.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -14,30 +14,60 @@ const PERIOD: Duration = Duration::from_millis(1);
 /// After so many periods in which nobody asked, it sleeps until somebody does.
 const IDLE: u32 = 100;
 
-/// The time of now; zero while the ticker sleeps. Whoever reads zero reads the clock and wakes it.
-static NOW: CachePadded<AtomicU64> = CachePadded::new(AtomicU64::new(0));
+/// Set in a time that nobody has asked for yet. The first who does clears it: so the ticker knows
+/// whether it is needed, and the word is written twice a period however many ask.
+const UNASKED: u64 = 1;
 
-/// Whether anybody has asked since the ticker last looked. Written once a period at most, or all
-/// processors would fight for it.
-static ASKED: CachePadded<AtomicBool> = CachePadded::new(AtomicBool::new(false));
+/// No time: the ticker sleeps. Whoever reads it reads the clock and wakes it.
+const ASLEEP: u64 = UNASKED;
 
-/// The time of now, about a millisecond old at most.
-#[inline]
-pub(super) fn now() -> Now {
-    let now = NOW.load(Ordering::Relaxed);
-    if now == 0 || !ASKED.load(Ordering::Relaxed) { ask(now) } else { Now(now) }
-}
+/// The time of now, even, or with [`UNASKED`].
+static NOW: CachePadded<AtomicU64> = CachePadded::new(AtomicU64::new(ASLEEP));
 
-#[cold]
-fn ask(now: u64) -> Now {
-    ASKED.store(true, Ordering::SeqCst);
-    if now != 0 {
-        return Now(now);
+/// A word that is always asleep, for who must read the clock itself.
+static NEVER_TICKS: AtomicU64 = AtomicU64::new(ASLEEP);
+
+/// Where a clock finds the time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source(&'static AtomicU64);
+
+impl Source {
+    /// The ticker's.
+    pub(super) fn ticking() -> Self {
+        Self(&NOW)
     }
-    if let Some(ticker) = ticker() {
-        ticker.unpark();
+
+    /// The clock itself, at each reading.
+    pub(super) const fn exact() -> Self {
+        Self(&NEVER_TICKS)
     }
-    exact()
+
+    /// Whether it is read at each reading.
+    pub(super) fn is_exact(self) -> bool {
+        std::ptr::eq(self.0, &raw const NEVER_TICKS)
+    }
+
+    /// The time of now, about a millisecond old at most.
+    #[inline]
+    pub(super) fn now(self) -> Now {
+        let now = self.0.load(Ordering::Relaxed);
+        if now & UNASKED == 0 { Now(now) } else { self.ask(now) }
+    }
+
+    #[cold]
+    fn ask(self, now: u64) -> Now {
+        if now != ASLEEP {
+            // Should the ticker be faster, the next who asks clears it.
+            let _ = self.0.compare_exchange(now, now & !UNASKED, Ordering::SeqCst, Ordering::Relaxed);
+            return Now(now & !UNASKED);
+        }
+        if !self.is_exact()
+            && let Some(ticker) = ticker()
+        {
+            ticker.unpark();
+        }
+        exact()
+    }
 }
 
 /// The thread, started by the first who asks; None: it could not be started, and everybody reads the
@@ -51,17 +81,12 @@ fn ticker() -> Option<&'static Thread> {
 fn tick() {
     let mut idle = 0;
     loop {
-        if ASKED.swap(false, Ordering::SeqCst) {
-            idle = 0;
-        } else {
-            idle += 1;
-        }
+        idle = if NOW.swap(exact().0 | UNASKED, Ordering::SeqCst) & UNASKED == 0 { 0 } else { idle + 1 };
         if idle < IDLE {
-            NOW.store(exact().0, Ordering::Relaxed);
             std::thread::sleep(PERIOD);
         } else {
-            NOW.store(0, Ordering::SeqCst);
-            // Whoever has read zero since unparks: then this returns at once.
+            NOW.store(ASLEEP, Ordering::SeqCst);
+            // Whoever has seen it asleep since unparks: then this returns at once.
             std::thread::park();
             idle = 0;
         }
@@ -74,15 +99,16 @@ mod tests {
 
     #[test]
     fn it_sleeps_when_nobody_asks_and_wakes_when_somebody_does() {
-        let first = now();
+        let source = Source::ticking();
+        let first = source.now();
         let deadline = first.plus(60_000_000_000);
         // Reads the word behind now's back: asking would keep it awake. Other tests may ask.
-        while NOW.load(Ordering::SeqCst) != 0 && exact() < deadline {
+        while NOW.load(Ordering::SeqCst) != ASLEEP && exact() < deadline {
             std::thread::sleep(PERIOD);
         }
-        assert_eq!(NOW.load(Ordering::SeqCst), 0, "asleep");
-        assert!(now() > first, "asleep, the clock itself is read");
-        while NOW.load(Ordering::SeqCst) == 0 && exact() < deadline {
+        assert_eq!(NOW.load(Ordering::SeqCst), ASLEEP);
+        assert!(source.now() > first, "asleep, the clock itself is read");
+        while NOW.load(Ordering::SeqCst) == ASLEEP && exact() < deadline {
             std::thread::yield_now();
         }
         assert!(NOW.load(Ordering::SeqCst) > first.0, "awake again");

@@ -18,7 +18,7 @@ pin_project! {
         // Before `flight`: the work ends before its permit is free.
         #[pin]
         work: Option<Timed<Fut>>,
-        flight: Option<Flight>,
+        flight: Flight,
     }
 }
 
@@ -33,7 +33,7 @@ where
     #[inline]
     pub(super) fn start(mut flight: Flight, start: impl FnOnce() -> Fut) -> Self {
         let work = Some(Timed::new(flight.run(start)));
-        Self { work, flight: Some(flight) }
+        Self { work, flight }
     }
 
     /// After its end it stays pending.
@@ -45,12 +45,15 @@ where
         classifier: &impl Classifier<E>,
     ) -> Poll<Classified<T, E>> {
         let mut this = self.project();
-        let (Some(work), Some(flight)) = (this.work.as_mut().as_pin_mut(), this.flight.as_mut()) else {
-            return Poll::Pending;
-        };
+        let Some(work) = this.work.as_mut().as_pin_mut() else { return Poll::Pending };
+        let flight = this.flight;
         let Poll::Ready(result) = work.poll_in(cx, flight) else { return Poll::Pending };
         let (outcome, answer) = match result {
-            Ok(Ok(value)) => (Outcome::Success, Ok(value)),
+            Ok(Ok(value)) => {
+                this.work.set(None);
+                flight.succeed();
+                return Poll::Ready(Ok(value));
+            }
             // The work is polled before our timer. What it says from the deadline on is the deadline's
             // doing: tonic's own timer for the `grpc-timeout` that we send fires in the same
             // millisecond as ours, and calls it CANCELLED.
@@ -66,9 +69,7 @@ where
             Err(Elapsed) => overdue(flight),
         };
         this.work.set(None);
-        if let Some(flight) = this.flight.take() {
-            flight.settle(outcome);
-        }
+        flight.settle(outcome);
         Poll::Ready(answer)
     }
 }

@@ -67,7 +67,8 @@ impl CommandState {
     /// it is part of.
     #[inline]
     pub(crate) fn begin(&'static self) -> Result<Flight, Refused> {
-        self.begin_within(self.circuit.fuse.timeout_ms(), deadline::current())
+        let timeout_ms = self.circuit.fuse.timeout_ms().unwrap_or(0);
+        self.begin_within(Times { timeout_ms, enclosing: deadline::current() })
     }
 
     /// Asks for one of several attempts, which must all end by `due`.
@@ -76,18 +77,19 @@ impl CommandState {
         self.retries.attempted(attempt, now.tick());
         let per_try = self.policy.load().retry.and_then(|retry| retry.per_try_timeout_ms);
         let per_try = per_try.and_then(|millis| u32::try_from(u64::from(millis)).ok());
-        self.begin_within(per_try.or(self.circuit.fuse.timeout_ms()), due)
+        let timeout_ms = per_try.or(self.circuit.fuse.timeout_ms()).unwrap_or(0);
+        self.begin_within(Times { timeout_ms, enclosing: due })
     }
 
     #[inline]
-    fn begin_within(&'static self, timeout_ms: Option<u32>, enclosing: Now) -> Result<Flight, Refused> {
+    fn begin_within(&'static self, times: Times) -> Result<Flight, Refused> {
         let now = self.circuit.clock().now();
-        if enclosing <= now {
+        if times.enclosing <= now {
             // The request is lost already; that says nothing about the callee.
             self.circuit.count(Outcome::Timeout);
             return Err(Refused::TooLate);
         }
-        self.circuit.begin(now, Times::new(timeout_ms, enclosing)).map_err(Refused::By)
+        self.circuit.begin(now, times).map_err(Refused::By)
     }
 
     /// By when a call that begins now must have ended, however often it is tried.

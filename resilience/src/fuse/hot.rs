@@ -11,10 +11,10 @@ const MODE_BITS: u32 = 3;
 const LIMIT: u32 = TIMEOUT_BITS;
 const MODE: u32 = LIMIT + LIMIT_BITS;
 const RATE: u32 = MODE + MODE_BITS;
-const SLOW: u32 = RATE + 1;
+const EASY: u32 = RATE + 1;
 
 /// Timeout (22 bits of milliseconds, an hour at most), limit (20 bits, a million at most), mode of the
-/// breaker (3), whether there is a rate and whether slow calls count. Zero is the absence of each.
+/// breaker (3), whether there is a rate, and whether a success is easy. Zero is the absence of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hot(u64);
 
@@ -28,13 +28,15 @@ impl Hot {
             Some(BreakerMode::ForcedClosed) => 3,
             Some(BreakerMode::Disabled) => 4,
         };
-        let slow = breaker.is_some_and(|breaker| breaker.slow_call.is_some());
+        let easy = breaker.is_none_or(|breaker| {
+            breaker.mode == BreakerMode::Enforce && breaker.slow_call.is_none()
+        });
         Self(
             terms.timeout.map_or(0, u64::from)
                 | terms.limit.map_or(0, u64::from) << LIMIT
                 | mode << MODE
                 | u64::from(terms.rate.is_some()) << RATE
-                | u64::from(slow) << SLOW,
+                | u64::from(easy) << EASY,
         )
     }
 
@@ -73,10 +75,10 @@ impl Hot {
         self.part(RATE, 1) == 1
     }
 
-    /// Whether a success is a success, however long it took.
+    /// Whether a success is a success, however long it took, and needs no more than to be counted.
     #[inline]
-    pub(super) const fn is_plain(self) -> bool {
-        self.part(SLOW, 1) == 0
+    pub(super) const fn is_easy(self) -> bool {
+        self.part(EASY, 1) == 1
     }
 
     #[inline]
@@ -104,7 +106,7 @@ mod tests {
     fn every_part_comes_back_at_its_largest_and_absent() {
         let none = Hot::of(&Terms::default());
         assert_eq!((none.timeout_ms(), none.limit(), none.mode()), (None, None, None));
-        assert!(!none.has_rate() && none.is_plain());
+        assert!(!none.has_rate() && none.is_easy());
         let modes =
             [BreakerMode::Enforce, BreakerMode::ForcedOpen, BreakerMode::ForcedClosed, BreakerMode::Disabled];
         for mode in modes {
@@ -120,7 +122,7 @@ mod tests {
             };
             let hot = Hot::from_word(Hot::of(&terms).to_word());
             assert_eq!((hot.timeout_ms(), hot.limit()), (Some(3_600_000), Some(1_000_000)));
-            assert_eq!((hot.mode(), hot.has_rate(), hot.is_plain()), (Some(mode), false, false));
+            assert_eq!((hot.mode(), hot.has_rate(), hot.is_easy()), (Some(mode), false, false));
         }
     }
 }

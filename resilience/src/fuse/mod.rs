@@ -37,16 +37,46 @@ pub(crate) struct Fuse {
     last: ArcSwap<Change>,
     rate: CachePadded<Rate>,
     pub(crate) in_flight: CachePadded<InFlight>,
-    clock: Clock,
+    clock: &'static Clock,
 }
 
-/// What an admission leaves to be known at the end of its call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    /// None: the breaker is not told.
-    admission: Option<Admission>,
-    /// Whether it holds a permit.
-    permit: bool,
+/// What an admission leaves to be known at the end of its call: a word, for it is moved about with
+/// every future. The generation in the lower half, then whether the breaker is told, whether it is a
+/// probe and whether it holds a permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket(u64);
+
+impl Ticket {
+    const TOLD: u64 = 1 << 32;
+    const PROBE: u64 = 1 << 33;
+    const PERMIT: u64 = 1 << 34;
+
+    /// `None`: the breaker is not told.
+    #[inline]
+    fn new(admission: Option<Admission>) -> Self {
+        admission.map_or(Self(0), |admission| {
+            let probe = if admission.probe { Self::PROBE } else { 0 };
+            Self(u64::from(admission.generation) | Self::TOLD | probe)
+        })
+    }
+
+    const fn admission(self) -> Option<Admission> {
+        if self.0 & Self::TOLD == 0 {
+            return None;
+        }
+        Some(Admission { generation: self.generation(), probe: self.0 & Self::PROBE != 0 })
+    }
+
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // the lower half
+    const fn generation(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline]
+    const fn has_permit(self) -> bool {
+        self.0 & Self::PERMIT != 0
+    }
 }
 
 /// Why a call was not made.
@@ -64,7 +94,8 @@ pub(crate) enum Refusal {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settled {
     pub(crate) verdict: Verdict,
-    pub(crate) took: Duration,
+    /// In nanoseconds.
+    pub(crate) took: u64,
 }
 
 /// What an admission says.
@@ -72,7 +103,7 @@ pub(crate) type Admitted = (Result<Ticket, Refusal>, Option<Change>);
 
 impl Fuse {
     /// A fuse that nothing went through yet.
-    pub(crate) fn new(terms: Terms, instances: u32, clock: Clock, processors: usize) -> Self {
+    pub(crate) fn new(terms: Terms, instances: u32, clock: &'static Clock, processors: usize) -> Self {
         let now = clock.now();
         let window = terms.breaker.as_ref().map_or(Duration::from_millis(hystrix::ROLLING_WINDOW_MS), |breaker| {
             breaker.rolling_window_ms.get()
@@ -144,12 +175,12 @@ impl Fuse {
 
     #[inline]
     fn admit_by_limits(&self, hot: Hot, admission: Option<Admission>, now: Now) -> Admitted {
-        let mut ticket = Ticket { admission, permit: false };
+        let mut ticket = Ticket::new(admission);
         if let Some(limit) = hot.limit() {
             if !self.in_flight.acquire(Some(limit)) {
                 return (Err(Refusal::Limit), self.refused(ticket, now));
             }
-            ticket.permit = true;
+            ticket.0 |= Ticket::PERMIT;
         }
         if hot.has_rate()
             && let Err(retry_after) = self.rate.take(now, self.clock.slack())
@@ -167,35 +198,38 @@ impl Fuse {
         let terms = self.terms.load();
         let counts = terms.breaker.as_ref().is_some_and(|breaker| breaker.count_rejections);
         let verdict = if counts { Verdict::Bad } else { Verdict::Neither };
-        self.tell(&terms, ticket.admission?, Ended { verdict, slow: false }, now)
+        self.tell(&terms, ticket.admission()?, Ended { verdict, slow: false }, now)
     }
 
     /// The call has to wait: from here on it is one of those in flight, limit or not.
     pub(crate) fn wait(&self, ticket: &mut Ticket) {
-        if !ticket.permit {
+        if !ticket.has_permit() {
             self.in_flight.acquire(None);
-            ticket.permit = true;
+            ticket.0 |= Ticket::PERMIT;
         }
+    }
+
+    /// Takes a success that needs no more than to be counted; false: it takes [`settle`](Self::settle),
+    /// and nothing was done.
+    #[inline]
+    pub(crate) fn succeed(&self, ticket: Ticket, now: Now, slot: usize) -> bool {
+        let told = match ticket.0 & (Ticket::TOLD | Ticket::PROBE) {
+            0 => true,
+            Ticket::TOLD => {
+                self.hot().is_easy() && self.gate.succeed(ticket.generation(), now.tick(), slot)
+            }
+            _ => false,
+        };
+        if told {
+            self.release(ticket);
+        }
+        told
     }
 
     /// Takes back the permit and tells the breaker. Returns the change this made, if any.
-    #[inline]
     pub(crate) fn settle(&self, ticket: Ticket, settled: Settled, now: Now) -> Option<Change> {
         self.release(ticket);
-        let admission = ticket.admission?;
-        let hot = self.hot();
-        if settled.verdict == Verdict::Good
-            && hot.is_plain()
-            && hot.mode() == Some(BreakerMode::Enforce)
-            && self.gate.succeed(admission, now.tick())
-        {
-            return None;
-        }
-        self.settle_by_terms(admission, settled, now)
-    }
-
-    #[cold]
-    fn settle_by_terms(&self, admission: Admission, settled: Settled, now: Now) -> Option<Change> {
+        let admission = ticket.admission()?;
         let terms = self.terms.load();
         let ended = Ended { verdict: settled.verdict, slow: terms.is_slow(settled.took) };
         self.tell(&terms, admission, ended, now)
@@ -209,7 +243,7 @@ impl Fuse {
 
     #[inline]
     fn release(&self, ticket: Ticket) {
-        if ticket.permit {
+        if ticket.has_permit() {
             self.in_flight.release();
         }
     }

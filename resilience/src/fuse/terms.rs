@@ -27,9 +27,9 @@ impl Terms {
     }
 
     /// Whether a call that took so long is a slow one.
-    pub(super) fn is_slow(&self, took: Duration) -> bool {
+    pub(super) fn is_slow(&self, nanos: u64) -> bool {
         let slow = self.breaker.as_ref().and_then(|breaker| breaker.slow_call.as_ref());
-        slow.is_some_and(|slow| took >= slow.threshold_ms.get())
+        slow.is_some_and(|slow| Duration::from_nanos(nanos) >= slow.threshold_ms.get())
     }
 }
 

@@ -52,7 +52,7 @@ impl Ending {
         Self { flight, protocol, target, said, broken: false, left }
     }
 
-    fn settle(self) {
+    fn settle(mut self) {
         let outcome = if self.broken { Outcome::Failure } else { self.target.outcome(self.said) };
         self.flight.settle(outcome);
     }

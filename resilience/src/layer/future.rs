@@ -69,11 +69,11 @@ where
                     let ending = Ending::new(flight, protocol, *this.target, &head, *this.head_only);
                     return Poll::Ready(Ok(Response::from_parts(head, HttpBody::served(body, ending))));
                 }
-                (Ok(Err(error)), Some(flight), _) => {
+                (Ok(Err(error)), Some(mut flight), _) => {
                     flight.settle(Outcome::Failure);
                     return Poll::Ready(Err(error));
                 }
-                (Err(Elapsed), Some(flight), protocol) => {
+                (Err(Elapsed), Some(mut flight), protocol) => {
                     flight.settle(Outcome::Timeout);
                     *this.protocol = protocol;
                     *this.answer = Some(Answer::Timeout);

@@ -136,7 +136,8 @@ fn serve<B>(
     // Exactly from now: tonic's own timer for it would answer Cancelled. That is set after ours and
     // polled after us, so that ours is always the first to be seen.
     let due = caller.map(|caller| exact().plus(u64::try_from(caller.as_nanos()).unwrap_or(u64::MAX)));
-    let times = Times::new(circuit.fuse.timeout_ms(), due.unwrap_or(Now::NEVER));
+    let timeout_ms = circuit.fuse.timeout_ms().unwrap_or(0);
+    let times = Times { timeout_ms, enclosing: due.unwrap_or(Now::NEVER) };
     let flight = circuit.begin(circuit.clock().now(), times).map_err(Answer::Refused);
     (Target::Method(method), flight)
 }
