@@ -55,6 +55,14 @@ pub struct Inbound {
     pub methods: Vec<MethodPolicy>,
 }
 
+impl Inbound {
+    /// Whether an instance needs to know how many there are: a rate limit of [`RateScope::Service`].
+    pub fn shares_rates(&self) -> bool {
+        let mut all = self.methods.iter().map(|method| &method.policy).chain([&self.default]);
+        all.any(|policy| policy.rate_limit.is_some_and(|rate| rate.scope == RateScope::Service))
+    }
+}
+
 /// What a server holds a request to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
