@@ -3,7 +3,7 @@
 
 use super::method_match;
 use super::over::Over;
-use crate::v1alpha1::{CommandSpec, InboundSpec, MethodSpec, OutboundSpec};
+use crate::v1alpha1::{InboundSpec, MethodSpec, OutboundSpec};
 
 /// For calls to the service.
 pub fn inbound(shadow: &InboundSpec, active: Option<&InboundSpec>) -> InboundSpec {
@@ -11,15 +11,14 @@ pub fn inbound(shadow: &InboundSpec, active: Option<&InboundSpec>) -> InboundSpe
     let active = active.unwrap_or(&none);
     let section = shadow.section().over(&active.section());
     let mut methods = active.methods.clone();
-    let known = methods.len();
     // A match that is given twice stays so, and is told like any other.
-    let mut changed = vec![false; known];
+    let mut changed = vec![false; methods.len()];
     for own in &shadow.methods {
         let this = method_match(&own.matches).ok();
         let same =
             methods.iter().position(|method| this.is_some() && method_match(&method.matches).ok() == this);
         match same {
-            Some(at) if changed.get(at) == Some(&false) => {
+            Some(at) if !changed[at] => {
                 methods[at] = own.over(&methods[at]);
                 changed[at] = true;
             }
@@ -35,7 +34,9 @@ pub fn inbound(shadow: &InboundSpec, active: Option<&InboundSpec>) -> InboundSpe
             }
         }
     }
-    methods.iter_mut().for_each(|method| method.fallback = None);
+    for method in &mut methods {
+        method.fallback = None;
+    }
     InboundSpec {
         timeout: section.timeout,
         max_concurrent_requests: section.max_concurrent_requests,
@@ -63,8 +64,9 @@ pub fn outbound(shadow: &OutboundSpec, active: Option<&OutboundSpec>) -> Outboun
             }
         }
     }
-    let decides = |command: &mut CommandSpec| (command.retry, command.fallback) = (None, None);
-    commands.iter_mut().for_each(decides);
+    for command in &mut commands {
+        (command.retry, command.fallback) = (None, None);
+    }
     OutboundSpec {
         timeout: section.timeout,
         max_concurrent_requests: section.max_concurrent_requests,

@@ -3,9 +3,10 @@
 //!
 //! So a method lies over its section, a command over its, and a shadow over the active policy.
 
+use crate::duration::GoDuration;
 use crate::v1alpha1::{
-    CircuitBreakerSpec, CommandSpec, ErrorsSpec, FallbackSpec, InboundSpec, MatchSpec, MethodSpec,
-    OutboundSpec, RateLimitSpec, RetrySpec, SlowCallSpec,
+    AnswerSpec, CircuitBreakerSpec, CodeSpec, CommandSpec, ErrorsSpec, FallbackSpec, InboundSpec, MatchSpec,
+    MethodSpec, OutboundSpec, RateLimitSpec, RetrySpec, SlowCallSpec,
 };
 
 /// What can lie over another of its kind.
@@ -23,10 +24,18 @@ impl<T: Over> Over for Option<T> {
     }
 }
 
-/// One value, which is the upper's or the lower's.
-fn pick<T: Clone>(upper: &Option<T>, under: &Option<T>) -> Option<T> {
-    upper.as_ref().or(under.as_ref()).cloned()
+/// What is one value: the upper's.
+macro_rules! replaces {
+    ($($kind:ty),+) => {$(
+        impl Over for $kind {
+            fn over(&self, _: &Self) -> Self {
+                self.clone()
+            }
+        }
+    )+};
 }
+
+replaces!(GoDuration, Vec<CodeSpec>, AnswerSpec);
 
 impl Over for RateLimitSpec {
     fn over(&self, under: &Self) -> Self {
@@ -43,8 +52,8 @@ impl Over for CircuitBreakerSpec {
         Self {
             error_percent_threshold: self.error_percent_threshold.or(under.error_percent_threshold),
             request_volume_threshold: self.request_volume_threshold.or(under.request_volume_threshold),
-            sleep_window: pick(&self.sleep_window, &under.sleep_window),
-            rolling_window: pick(&self.rolling_window, &under.rolling_window),
+            sleep_window: self.sleep_window.over(&under.sleep_window),
+            rolling_window: self.rolling_window.over(&under.rolling_window),
             half_open_probes: self.half_open_probes.or(under.half_open_probes),
             consecutive_failures: self.consecutive_failures.or(under.consecutive_failures),
             slow_call: self.slow_call.over(&under.slow_call),
@@ -56,7 +65,7 @@ impl Over for CircuitBreakerSpec {
 
 impl Over for SlowCallSpec {
     fn over(&self, under: &Self) -> Self {
-        Self { threshold: pick(&self.threshold, &under.threshold), percent: self.percent.or(under.percent) }
+        Self { threshold: self.threshold.over(&under.threshold), percent: self.percent.or(under.percent) }
     }
 }
 
@@ -64,7 +73,7 @@ impl Over for RetrySpec {
     fn over(&self, under: &Self) -> Self {
         Self {
             max_attempts: self.max_attempts.or(under.max_attempts),
-            per_try_timeout: pick(&self.per_try_timeout, &under.per_try_timeout),
+            per_try_timeout: self.per_try_timeout.over(&under.per_try_timeout),
             budget_percent: self.budget_percent.or(under.budget_percent),
         }
     }
@@ -72,7 +81,7 @@ impl Over for RetrySpec {
 
 impl Over for ErrorsSpec {
     fn over(&self, under: &Self) -> Self {
-        Self { ignore: pick(&self.ignore, &under.ignore), count: pick(&self.count, &under.count) }
+        Self { ignore: self.ignore.over(&under.ignore), count: self.count.over(&under.count) }
     }
 }
 
@@ -89,10 +98,10 @@ impl Over for MethodSpec {
     fn over(&self, under: &Self) -> Self {
         Self {
             matches: self.matches.clone(),
-            timeout: pick(&self.timeout, &under.timeout),
+            timeout: self.timeout.over(&under.timeout),
             max_concurrent_requests: self.max_concurrent_requests.or(under.max_concurrent_requests),
             rate_limit: self.rate_limit.over(&under.rate_limit),
-            fallback: pick(&self.fallback, &under.fallback),
+            fallback: self.fallback.over(&under.fallback),
         }
     }
 }
@@ -101,7 +110,7 @@ impl Over for CommandSpec {
     fn over(&self, under: &Self) -> Self {
         Self {
             name: self.name.clone(),
-            timeout: pick(&self.timeout, &under.timeout),
+            timeout: self.timeout.over(&under.timeout),
             max_concurrent_requests: self.max_concurrent_requests.or(under.max_concurrent_requests),
             circuit_breaker: self.circuit_breaker.over(&under.circuit_breaker),
             retry: self.retry.over(&under.retry),
