@@ -88,7 +88,8 @@ pub struct ResilientServiceSpec {
     /// `shadow: { outbound: { commands: [{ name: find_user, timeout: 150ms }] } }` tries find_user with 150ms
     /// and all else as it is. Retries and fallbacks only act: they mean nothing here and are left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shadow: Option<ShadowSpec>,
+    // Boxed: as large as all else, and rarely there.
+    pub shadow: Option<Box<ShadowSpec>>,
     /// Registration in Consul. Absent: not registered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consul: Option<ConsulSpec>,
