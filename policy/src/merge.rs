@@ -161,6 +161,7 @@ fn command(at: &str, spec: &CommandSpec, wrong: &mut Violations) -> CommandPolic
         timeout_ms: wrong.millis(&format!("{at}.timeout"), spec.timeout.as_ref()),
         max_concurrent_requests: wrong
             .number(&format!("{at}.maxConcurrentRequests"), spec.max_concurrent_requests),
+        rate_limit: spec.rate_limit.as_ref().and_then(|spec| rate(&format!("{at}.rateLimit"), spec, wrong)),
         circuit_breaker: breaker.map(|spec| self::breaker(&format!("{at}.circuitBreaker"), spec, wrong)),
         retry: retries.and_then(|spec| retry(&format!("{at}.retry"), spec, wrong)),
         errors: ErrorClasses {

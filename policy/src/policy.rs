@@ -55,14 +55,6 @@ pub struct Inbound {
     pub methods: Vec<MethodPolicy>,
 }
 
-impl Inbound {
-    /// Whether an instance needs to know how many there are: a rate limit of [`RateScope::Service`].
-    pub fn shares_rates(&self) -> bool {
-        let mut all = self.methods.iter().map(|method| &method.policy).chain([&self.default]);
-        all.any(|policy| policy.rate_limit.is_some_and(|rate| rate.scope == RateScope::Service))
-    }
-}
-
 /// What a server holds a request to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -186,6 +178,16 @@ impl Policy {
         };
         let outbound = Outbound { default: command, ..Outbound::default() };
         Self { inbound: Inbound::default(), outbound, shadow: None }
+    }
+
+    /// Whether an instance needs to know how many there are: by a rate limit of [`RateScope::Service`] that
+    /// acts, not by one of the shadow.
+    pub fn shares_rates(&self) -> bool {
+        let methods = self.inbound.methods.iter().map(|method| &method.policy);
+        let methods = methods.chain([&self.inbound.default]).map(|policy| policy.rate_limit);
+        let commands = self.outbound.commands.values().chain([&self.outbound.default]);
+        let mut all = methods.chain(commands.map(|policy| policy.rate_limit)).flatten();
+        all.any(|rate| rate.scope == RateScope::Service)
     }
 }
 

@@ -11,6 +11,7 @@ mod consul;
 mod gateway;
 mod inbound;
 mod outbound;
+mod rate;
 mod status;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -20,13 +21,12 @@ use serde::{Deserialize, Serialize};
 pub use config::{ConfigSpec, RawValue};
 pub use consul::{ConsulSpec, MetaValue};
 pub use gateway::{EntryPoints, GatewaySpec, RouteSpec, TlsSpec};
-pub use inbound::{
-    AnswerSpec, GrpcMatch, HttpMatch, InboundSpec, MatchSpec, MethodSpec, RateLimitSpec, RateScope,
-};
+pub use inbound::{AnswerSpec, GrpcMatch, HttpMatch, InboundSpec, MatchSpec, MethodSpec};
 pub use outbound::{
     BreakerMode, CircuitBreakerSpec, CodeSpec, CommandSpec, ErrorsSpec, FallbackSpec, OutboundSpec,
     RetrySpec, SlowCallSpec,
 };
+pub use rate::{RateLimitSpec, RateScope};
 pub use status::{Failure, Instances, OpenBreaker, ResilientServiceStatus, Summary};
 
 /// The API group.

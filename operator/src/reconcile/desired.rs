@@ -95,7 +95,7 @@ pub fn desired(cluster: &str, seen: &Snapshot, judged: &Result<Valid, Refusal>) 
 fn fleet(policy: &PolicyDocument, instances: &[Endpoint]) -> Option<String> {
     let ready = instances.iter().filter(|instance| instance.ready).count();
     let fleet = Fleet { ready: u32::try_from(ready).unwrap_or(u32::MAX) };
-    policy.inbound.shares_rates().then(|| serde_json::to_string(&fleet).unwrap_or_default())
+    policy.policy().shares_rates().then(|| serde_json::to_string(&fleet).unwrap_or_default())
 }
 
 fn catalog(cluster: &str, seen: &Snapshot) -> Plane<Vec<Entry>> {

@@ -70,6 +70,7 @@ pub fn outbound(shadow: &OutboundSpec, active: Option<&OutboundSpec>) -> Outboun
     OutboundSpec {
         timeout: section.timeout,
         max_concurrent_requests: section.max_concurrent_requests,
+        rate_limit: section.rate_limit,
         circuit_breaker: section.circuit_breaker,
         retry: None,
         errors: section.errors,

@@ -128,6 +128,28 @@ inbound:
 }
 
 #[test]
+fn a_command_inherits_a_rate_like_a_method() {
+    let policy = merged(
+        "
+outbound:
+  rateLimit: { requestsPerSecond: 500, burst: 7 }
+  commands: [{ name: same }, { name: own, rateLimit: { requestsPerSecond: 5, scope: Service } }]
+",
+    );
+    let of = |policy: &CommandPolicy| {
+        let rate = policy.rate_limit.unwrap();
+        (rate.requests_per_second.get(), rate.burst.get(), rate.scope)
+    };
+    let (same, own) = (&policy.outbound.commands["same"], &policy.outbound.commands["own"]);
+    assert_eq!(of(&policy.outbound.default), of(same));
+    assert_eq!((of(same), of(own)), ((500, 7, RateScope::Instance), (5, 7, RateScope::Service)));
+    assert_eq!(
+        wrong("outbound: { rateLimit: { burst: 7 } }"),
+        ["outbound.rateLimit: requestsPerSecond is needed"]
+    );
+}
+
+#[test]
 fn an_answer_is_the_methods_own() {
     let policy = merged(&format!(
         "

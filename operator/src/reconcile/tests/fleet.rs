@@ -45,11 +45,14 @@ async fn it_is_the_number_of_ready_instances_and_outside_the_policy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_method_alone_may_share_its_rate() {
+async fn a_method_or_a_command_alone_may_share_its_rate() {
     let method =
         "{ match: { http: { pathPrefix: / } }, rateLimit: { requestsPerSecond: 9, scope: Service } }";
-    let scene = published(&with(&format!("{{ methods: [{method}] }}")), &[("a", true)]).await;
-    assert_eq!(fleet(&scene).as_deref(), Some(r#"{"ready":1}"#));
+    let command = FULL.replace("timeout: 250ms", "rateLimit: { requestsPerSecond: 9, scope: Service }");
+    for spec in [with(&format!("{{ methods: [{method}] }}")), command] {
+        let scene = published(&spec, &[("a", true)]).await;
+        assert_eq!(fleet(&scene).as_deref(), Some(r#"{"ready":1}"#));
+    }
 }
 
 #[tokio::test(start_paused = true)]
