@@ -81,7 +81,7 @@ pub mod hystrix {
     pub const SLEEP_WINDOW_MS: u64 = 5000;
     /// Milliseconds of the rolling window.
     pub const ROLLING_WINDOW_MS: u64 = 10_000;
-    /// Fallbacks of one command in flight at once. Hystrix for Java's (HystrixCommandProperties,
+    /// Fallbacks of one command in flight at once. Hystrix for Java's (`HystrixCommandProperties`,
     /// `fallback.isolation.semaphore.maxConcurrentRequests`): hystrix-go has no such limit.
     pub const FALLBACK_MAX_CONCURRENT_REQUESTS: u64 = 10;
 }

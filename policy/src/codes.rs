@@ -29,6 +29,12 @@ const GRPC: [&str; 16] = [
     "UNAUTHENTICATED",
 ];
 
+/// The pattern of a code: a name of [`GRPC`], or an HTTP status from 400 to 599.
+#[cfg(feature = "crd")]
+pub(crate) const PATTERN: &str = "^(CANCELLED|UNKNOWN|INVALID_ARGUMENT|DEADLINE_EXCEEDED|NOT_FOUND|\
+    ALREADY_EXISTS|PERMISSION_DENIED|RESOURCE_EXHAUSTED|FAILED_PRECONDITION|ABORTED|OUT_OF_RANGE|\
+    UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS|UNAUTHENTICATED|[45][0-9]{2})$";
+
 /// How a call ended that did not succeed: as text `NOT_FOUND` or `404`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -133,6 +139,12 @@ mod tests {
         }
         assert_eq!(serde_json::to_string(&ErrorCode::Grpc(5)).unwrap(), "\"NOT_FOUND\"");
         assert_eq!("UNAUTHENTICATED".parse(), Ok(ErrorCode::Grpc(16)));
+    }
+
+    #[cfg(feature = "crd")]
+    #[test]
+    fn the_pattern_names_all_codes() {
+        assert_eq!(PATTERN, format!("^({}|[45][0-9]{{2}})$", GRPC.join("|")));
     }
 
     #[test]

@@ -166,7 +166,8 @@ pub struct RateLimit {
     pub scope: RateScope,
 }
 
-/// Whose requests a rate limit counts together.
+/// Whose requests a rate limit counts together: those of one Instance, the default, or those of the Service,
+/// of which each instance admits its share by the number of ready instances.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub enum RateScope {

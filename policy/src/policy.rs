@@ -179,6 +179,16 @@ impl Policy {
         let outbound = Outbound { default: command, ..Outbound::default() };
         Self { inbound: Inbound::default(), outbound, shadow: None }
     }
+
+    /// Whether an instance needs to know how many there are: by a rate limit of [`RateScope::Service`] that
+    /// acts, not by one of the shadow.
+    pub fn shares_rates(&self) -> bool {
+        let methods = self.inbound.methods.iter().map(|method| &method.policy);
+        let methods = methods.chain([&self.inbound.default]).map(|policy| policy.rate_limit);
+        let commands = self.outbound.commands.values().chain([&self.outbound.default]);
+        let mut all = methods.chain(commands.map(|policy| policy.rate_limit)).flatten();
+        all.any(|rate| rate.scope == RateScope::Service)
+    }
 }
 
 #[cfg(test)]

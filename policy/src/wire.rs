@@ -315,6 +315,40 @@ mod tests {
         assert_eq!(serde_json::to_string(&report).unwrap(), old);
     }
 
+    /// Every field that a policy may hold, as it comes from a resource.
+    #[cfg(feature = "crd")]
+    #[test]
+    fn the_golden_policy_of_all_fields_reads_and_writes_the_same_bytes() {
+        let golden = include_str!("../testdata/all-fields.json").trim();
+        let spec = serde_saphyr::from_str(include_str!("../testdata/all-fields.yaml")).unwrap();
+        let document =
+            PolicyDocument::new("7a0e3c52-0f0c-4a53-9d63-1d6a5b1f4c11", crate::merge::policy(&spec).unwrap());
+        assert_eq!(document.to_json(), golden);
+        assert_eq!(PolicyDocument::from_json(golden.as_bytes()), Ok(document));
+    }
+
+    #[test]
+    fn a_shadow_is_part_of_the_hash() {
+        let golden = include_str!("../testdata/all-fields.json").trim();
+        let edited = golden.replace("\"timeoutMs\":220", "\"timeoutMs\":221");
+        assert!(edited != golden);
+        assert!(matches!(PolicyDocument::from_json(edited.as_bytes()), Err(Refused::Hash { .. })));
+    }
+
+    #[test]
+    fn the_golden_report_of_a_shadow_reads_and_writes_the_same_bytes() {
+        let golden = include_str!("../testdata/report-shadow.json").trim();
+        let report: Report = serde_json::from_str(golden).unwrap();
+        assert_eq!(serde_json::to_string(&report).unwrap(), golden);
+        assert_eq!((report.shadow[0].kind, report.shadow[1].would_rate_limit), (ShadowKind::Command, 4));
+    }
+
+    #[test]
+    fn a_fleet_is_read_leniently() {
+        let fleet: Fleet = serde_json::from_str(r#"{"ready":3,"zones":2}"#).unwrap();
+        assert_eq!(serde_json::to_string(&fleet).unwrap(), r#"{"ready":3}"#);
+    }
+
     #[test]
     fn a_changed_number_is_noticed() {
         let edited = GOLDEN.replace("\"timeoutMs\":250", "\"timeoutMs\":251");

@@ -151,7 +151,11 @@ mod tests {
         assert_eq!(burst(&rate, Now(SECOND)), 60);
         rate.reload(Some(Pace::new(1000, 10, 1)), Now(SECOND));
         assert_eq!(burst(&rate, Now(SECOND)), 0, "the burst was spent");
-        assert_eq!(burst(&rate, Now(SECOND + 10_000_000)), 10, "and does not have to be waited for in minutes");
+        assert_eq!(
+            burst(&rate, Now(SECOND + 10_000_000)),
+            10,
+            "and does not have to be waited for in minutes"
+        );
         let rate = at(1000, 10);
         assert_eq!((0..4).filter(|_| rate.take(Now(SECOND), 0).is_ok()).count(), 4);
         rate.reload(Some(Pace::new(1, 60, 1)), Now(SECOND));

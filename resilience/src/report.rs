@@ -6,8 +6,8 @@ use fusebox_policy::policy::{BreakerMode, BreakerPolicy};
 use fusebox_policy::wire::{BreakerReport, BreakerState, MAX_REPORTED, Report};
 use jiff::Timestamp;
 
-use crate::breaker::{Change, felt};
 use crate::breaker::state::Phase;
+use crate::breaker::{Change, felt};
 use crate::clock::Clock;
 use crate::env::Identity;
 use crate::fusebox::Shared;

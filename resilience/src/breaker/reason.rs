@@ -43,9 +43,11 @@ impl Reason {
         }
         let slow = policy.slow_call.as_ref()?;
         let threshold = slow.threshold_ms.into();
-        counts
-            .reach(counts.slow, slow.percent.get().into())
-            .then(|| Self::Slow { percent: share(counts.slow), volume, threshold })
+        counts.reach(counts.slow, slow.percent.get().into()).then(|| Self::Slow {
+            percent: share(counts.slow),
+            volume,
+            threshold,
+        })
     }
 }
 

@@ -110,10 +110,8 @@ mod tests {
         let modes =
             [BreakerMode::Enforce, BreakerMode::ForcedOpen, BreakerMode::ForcedClosed, BreakerMode::Disabled];
         for mode in modes {
-            let slow_call = Some(SlowCall {
-                threshold_ms: 1.try_into().unwrap(),
-                percent: 1.try_into().unwrap(),
-            });
+            let slow_call =
+                Some(SlowCall { threshold_ms: 1.try_into().unwrap(), percent: 1.try_into().unwrap() });
             let terms = Terms {
                 timeout: Some(3_600_000.try_into().unwrap()),
                 limit: Some(1_000_000.try_into().unwrap()),

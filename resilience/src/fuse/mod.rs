@@ -105,13 +105,18 @@ impl Fuse {
     /// A fuse that nothing went through yet.
     pub(crate) fn new(terms: Terms, instances: u32, clock: &'static Clock, processors: usize) -> Self {
         let now = clock.now();
-        let window = terms.breaker.as_ref().map_or(Duration::from_millis(hystrix::ROLLING_WINDOW_MS), |breaker| {
-            breaker.rolling_window_ms.get()
-        });
+        let window =
+            terms.breaker.as_ref().map_or(Duration::from_millis(hystrix::ROLLING_WINDOW_MS), |breaker| {
+                breaker.rolling_window_ms.get()
+            });
         let fuse = Self {
             hot: AtomicU64::new(Hot::of(&terms).to_word()),
             gate: Gate::new(window, processors),
-            last: ArcSwap::from_pointee(Change { state: State::START, at: now.tick(), reason: Reason::Started }),
+            last: ArcSwap::from_pointee(Change {
+                state: State::START,
+                at: now.tick(),
+                reason: Reason::Started,
+            }),
             rate: CachePadded::default(),
             in_flight: CachePadded::default(),
             terms: ArcSwap::from_pointee(terms),

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use fusebox_policy::policy::{BreakerPolicy, CommandPolicy, Limit, Millis, RateLimit, RateScope, ServerPolicy};
+use fusebox_policy::policy::{
+    BreakerPolicy, CommandPolicy, Limit, Millis, RateLimit, RateScope, ServerPolicy,
+};
 
 use crate::rate::Pace;
 

@@ -98,12 +98,7 @@ impl Methods {
 }
 
 impl MethodState {
-    fn leak(
-        label: String,
-        policy: &ServerPolicy,
-        instances: u32,
-        around: &Surroundings,
-    ) -> &'static Self {
+    fn leak(label: String, policy: &ServerPolicy, instances: u32, around: &Surroundings) -> &'static Self {
         Box::leak(Box::new(Self {
             circuit: Circuit::new(label, Terms::from(policy), instances, around.clone()),
             fallbacks: AtomicU64::new(0),

@@ -36,9 +36,8 @@ pub(super) fn methods(shared: &Shared, encoder: &mut DescriptorEncoder) -> std::
     let served: Vec<_> = Outcome::ALL.into_iter().filter(|outcome| *outcome != Outcome::Open).collect();
     let kind = Kind { prefix: "server", label: "method", total: "requests", what: "Requests to a method" };
     kind.encode(encoder, &circuits, &served)?;
-    let fallbacks = all
-        .iter()
-        .map(|method| ([("method", method.circuit.name.clone())], load(&method.fallbacks)));
+    let fallbacks =
+        all.iter().map(|method| ([("method", method.circuit.name.clone())], load(&method.fallbacks)));
     let help = "Requests answered by the policy's fallback";
     family(encoder, "server_fallbacks", help, MetricType::Counter, fallbacks)
 }
@@ -74,12 +73,13 @@ impl Kind {
         let durations = circuits.iter().map(|circuit| (label(circuit), circuit.durations()));
         histograms(encoder, &name("duration"), help, durations)?;
         let help = format!("{} in flight", self.what);
-        let in_flight = circuits.iter().map(|circuit| (label(circuit), circuit.fuse.in_flight.count().into()));
+        let in_flight =
+            circuits.iter().map(|circuit| (label(circuit), circuit.fuse.in_flight.count().into()));
         family(encoder, &name("in_flight"), &help, MetricType::Gauge, in_flight)?;
         let help = format!("{} that may be in flight", self.what);
-        let limits = circuits.iter().filter_map(|circuit| {
-            Some((label(circuit), circuit.fuse.terms().limit?.get().into()))
-        });
+        let limits = circuits
+            .iter()
+            .filter_map(|circuit| Some((label(circuit), circuit.fuse.terms().limit?.get().into())));
         family(encoder, &name("limit"), &help, MetricType::Gauge, limits)?;
         let help = format!("{} that may be made a second, of this instance", self.what);
         let rates = circuits.iter().filter_map(|circuit| Some((label(circuit), circuit.fuse.per_second()?)));

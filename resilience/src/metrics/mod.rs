@@ -87,19 +87,22 @@ fn histograms<const N: usize>(
     help: &str,
     samples: impl IntoIterator<Item = ([(&'static str, String); N], Durations)>,
 ) -> std::fmt::Result {
-    let mut metric =
-        encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+    let mut metric = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
     for (labels, durations) in samples {
         let labels: Vec<_> = labels.into_iter().collect();
         // One bucket for each doubling, and one for all else.
         let mut buckets = vec![(durations.buckets[0], upper_bound(0))];
-        buckets.extend(durations.buckets[1..].chunks(PER_OCTAVE).enumerate().map(|(octave, counts)| {
-            (counts.iter().sum(), upper_bound((octave + 1) * PER_OCTAVE))
-        }));
+        buckets.extend(
+            durations.buckets[1..]
+                .chunks(PER_OCTAVE)
+                .enumerate()
+                .map(|(octave, counts)| (counts.iter().sum(), upper_bound((octave + 1) * PER_OCTAVE))),
+        );
         let last = buckets.len() - 1;
-        let bounds = buckets.into_iter().enumerate().map(|(n, (count, bound))| {
-            (if n == last { f64::MAX } else { bound.as_secs_f64() }, count)
-        });
+        let bounds = buckets
+            .into_iter()
+            .enumerate()
+            .map(|(n, (count, bound))| (if n == last { f64::MAX } else { bound.as_secs_f64() }, count));
         let bounds: Vec<_> = bounds.collect();
         metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
             durations.sum.as_secs_f64(),
