@@ -97,9 +97,9 @@ bounded! {
 }
 
 bounded! {
-    /// Requests a second: 1 to 1,000,000.
-    Rate(u32), "a rate", "1 to 1000000 requests a second",
-    |v| u32::try_from(v).ok().filter(|v| (1..=1_000_000).contains(v))
+    /// Requests a second: 1 to 1,000,000,000, one each nanosecond.
+    Rate(u32), "a rate", "1 to 1000000000 requests a second",
+    |v| u32::try_from(v).ok().filter(|v| (1..=1_000_000_000).contains(v))
 }
 bounded! {
     /// Requests that may come at once after a pause: 1 to 1,000,000.

@@ -13,7 +13,7 @@ use crate::latency::{Durations, Latency};
 use crate::outcome::{Outcome, Tally};
 use crate::shadow::Shadow;
 use crate::shard::Shards;
-use crate::sync::{processors, slot};
+use crate::slot::{Slot, slots};
 
 /// A command or a method. It lives as long as the process (docs/adr/0008): so whoever calls holds a
 /// plain reference, and no call counts one.
@@ -25,7 +25,8 @@ pub(crate) struct Circuit {
     shards: Shards<Shard>,
     shadowed: AtomicBool,
     shadow: OnceLock<Box<Shadow>>,
-    around: Surroundings,
+    clock: &'static Clock,
+    changed: Arc<Notify>,
 }
 
 /// What the circuits of one fusebox have in common.
@@ -45,14 +46,15 @@ struct Shard {
 impl Circuit {
     /// A circuit that was never called.
     pub(crate) fn new(name: String, terms: Terms, instances: u32, around: Surroundings) -> Self {
-        let processors = processors();
+        let slots = slots();
         Self {
             name,
-            fuse: Fuse::new(terms, instances, around.clock, processors),
-            shards: Shards::new(processors),
+            fuse: Fuse::new(terms, instances, around.clock, slots),
+            shards: Shards::new(slots),
             shadowed: AtomicBool::new(false),
             shadow: OnceLock::new(),
-            around,
+            clock: around.clock,
+            changed: around.changed,
         }
     }
 
@@ -62,7 +64,7 @@ impl Circuit {
         self.fuse.reload(terms, instances);
         self.shadowed.store(candidate.is_some(), Ordering::Release);
         let Some(candidate) = candidate else { return };
-        let fresh = || Box::new(Shadow::new(candidate.clone(), instances, self.around.clock));
+        let fresh = || Box::new(Shadow::new(candidate.clone(), instances, self.clock));
         self.shadow.get_or_init(fresh).reload(candidate, instances);
     }
 
@@ -77,19 +79,25 @@ impl Circuit {
     /// Asks for one call that may take so long, from now on.
     #[inline]
     pub(crate) fn begin(&'static self, now: Now, times: Times) -> Result<Flight, Refusal> {
-        let shadow = self.shadow().map(|shadow| shadow.admit(now));
-        let (admitted, change) = self.fuse.admit(now);
-        self.tell(change);
-        match admitted {
-            Ok(ticket) => Ok(Flight::new(self, ticket, shadow.flatten(), now, times)),
-            Err(refusal) => {
-                self.refuse(refusal, shadow.flatten(), now);
-                Err(refusal)
-            }
+        if !self.shadowed.load(Ordering::Acquire)
+            && let Some(ticket) = self.fuse.pass(now)
+        {
+            return Ok(Flight::new(self, ticket, None, now, times));
         }
+        self.begin_by_terms(now, times)
     }
 
     #[cold]
+    #[inline(never)]
+    fn begin_by_terms(&'static self, now: Now, times: Times) -> Result<Flight, Refusal> {
+        let shadow = self.shadow().and_then(|shadow| shadow.admit(now));
+        let (admitted, change) = self.fuse.admit(now);
+        self.tell(change);
+        admitted.map(|ticket| Flight::new(self, ticket, shadow, now, times)).inspect_err(|refusal| {
+            self.refuse(*refusal, shadow, now);
+        })
+    }
+
     fn refuse(&self, refusal: Refusal, shadow: Option<Ticket>, now: Now) {
         self.count(match refusal {
             Refusal::Open(_) => Outcome::Open,
@@ -104,29 +112,31 @@ impl Circuit {
     /// Counts an outcome that nobody was admitted for.
     #[inline]
     pub(crate) fn count(&self, outcome: Outcome) {
-        self.shards.at(slot()).tally.count(outcome);
+        let (shard, write) = self.shards.at(Slot::mine());
+        shard.tally.count(outcome, write);
     }
 
     /// Takes a success that did not have to wait and needs no more than to be counted; false: it takes
     /// [`settle`](Self::settle), and nothing was done.
     #[inline]
     pub(crate) fn succeed(&self, ticket: Ticket, started: Now) -> bool {
-        let (now, slot) = (self.around.clock.now(), slot());
+        let (now, slot) = (self.clock.now(), Slot::mine());
         let counted =
             now.nanos_since(started) < ONE_TICK_IS_CHANCE && self.fuse.succeed(ticket, now, slot);
         if counted {
-            self.shards.at(slot).tally.count(Outcome::Success);
+            let (shard, write) = self.shards.at(slot);
+            shard.tally.count(Outcome::Success, write);
         }
         counted
     }
 
     /// Takes the end of a flight: its permit, its outcome and its verdict.
     pub(crate) fn settle(&self, flight: Landing, outcome: Outcome, now: Now) {
-        let shard = self.shards.at(slot());
-        shard.tally.count(outcome);
+        let (shard, write) = self.shards.at(Slot::mine());
+        shard.tally.count(outcome, write);
         // What never waited has only ticks to be measured by, and one may have passed by chance.
         if outcome.has_latency() && (flight.waited || flight.took >= ONE_TICK_IS_CHANCE) {
-            shard.latency.record(flight.took);
+            shard.latency.record(flight.took, write);
         }
         let settled = Settled { verdict: outcome.verdict(flight.hurried), took: flight.took };
         self.tell(self.fuse.settle(flight.ticket, settled, now));
@@ -162,7 +172,7 @@ impl Circuit {
 
     #[inline]
     pub(crate) const fn clock(&self) -> &'static Clock {
-        self.around.clock
+        self.clock
     }
 
     #[inline]
@@ -173,6 +183,7 @@ impl Circuit {
     }
 
     #[cold]
+    #[inline(never)]
     fn told(&self, change: Change) {
         let (command, reason) = (&self.name, &change.reason);
         match change.state.phase {
@@ -180,7 +191,7 @@ impl Circuit {
             Phase::HalfOpen { .. } => tracing::info!(%command, %reason, "breaker half-open"),
             Phase::Closed => tracing::info!(%command, %reason, "breaker closed"),
         }
-        self.around.changed.notify_one();
+        self.changed.notify_one();
     }
 }
 

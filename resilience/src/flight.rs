@@ -126,6 +126,7 @@ impl Flight {
 
     /// The call has ended.
     #[cold]
+    #[inline(never)]
     pub(crate) fn settle(&mut self, outcome: Outcome) {
         let now = if self.waited { exact() } else { self.circuit.clock().now() };
         self.end(outcome, now);
@@ -146,12 +147,14 @@ impl Flight {
     }
 
     #[cold]
+    #[inline(never)]
     fn was_hurried(&self) -> bool {
         let left = self.times.enclosing.nanos_since(self.started);
         self.times.timeout_ms != 0 && left < self.times.timeout() / 2
     }
 
     #[cold]
+    #[inline(never)]
     fn abandon(&mut self) {
         let now = exact();
         let passed = now.since(self.started);

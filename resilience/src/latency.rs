@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::shard::Write;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The unit of the buckets: 25 µs.
@@ -30,9 +31,10 @@ impl Default for Latency {
 impl Latency {
     /// Counts one call.
     #[cold]
-    pub(crate) fn record(&self, nanos: u64) {
-        self.buckets[bucket(nanos)].fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add(nanos, Ordering::Relaxed);
+    #[inline(never)]
+    pub(crate) fn record(&self, nanos: u64, write: Write) {
+        write.add(&self.buckets[bucket(nanos)], 1);
+        write.add(&self.sum, nanos);
     }
 }
 
@@ -127,7 +129,7 @@ mod tests {
     fn percentiles_are_the_upper_bounds_of_their_buckets() {
         let latency = Latency::default();
         for millis in 1..=100 {
-            latency.record(millis * 1_000_000);
+            latency.record(millis * 1_000_000, Write::Shared);
         }
         let mut durations = Durations::default();
         durations.add(&latency);

@@ -98,6 +98,7 @@ mod rate;
 mod report;
 mod shadow;
 mod shard;
+mod slot;
 mod sync;
 mod timed;
 #[cfg(feature = "tonic")]

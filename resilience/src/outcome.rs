@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::breaker::Verdict;
+use crate::shard::Write;
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +79,9 @@ pub(crate) struct Tally([AtomicU64; Outcome::ALL.len()]);
 
 impl Tally {
     /// Counts one.
-    pub(crate) fn count(&self, outcome: Outcome) {
-        self.0[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    #[inline]
+    pub(crate) fn count(&self, outcome: Outcome, write: Write) {
+        write.add(&self.0[outcome as usize], 1);
     }
 
     /// How often `outcome` happened.

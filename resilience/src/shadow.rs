@@ -6,7 +6,7 @@ use crate::breaker::Verdict;
 use crate::breaker::state::Phase;
 use crate::clock::{Clock, Now};
 use crate::fuse::{Fuse, Refusal, Settled, Terms, Ticket};
-use crate::sync::processors;
+use crate::slot::slots;
 
 /// A fuse that never refuses anybody.
 ///
@@ -36,7 +36,7 @@ pub(crate) struct Counts {
 
 impl Shadow {
     pub(crate) fn new(terms: Terms, instances: u32, clock: &'static Clock) -> Self {
-        Self { fuse: Fuse::new(terms, instances, clock, processors()), counts: Counts::default() }
+        Self { fuse: Fuse::new(terms, instances, clock, slots()), counts: Counts::default() }
     }
 
     /// Puts other terms in force, keeping the state.

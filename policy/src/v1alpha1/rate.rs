@@ -11,7 +11,7 @@ pub use crate::policy::RateScope;
 pub struct RateLimitSpec {
     /// Over time. Needed here or in the section.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub requests_per_second: Option<u32>,
     /// At once, after a pause: the size of the bucket. Default a tenth of requestsPerSecond, at least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]

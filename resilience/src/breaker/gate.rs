@@ -12,6 +12,7 @@ use super::state::{Admission, Decision, Effect, Phase, State, Verdict};
 use super::streak::Streak;
 use super::window::{Entry, Window};
 use crate::clock::Tick;
+use crate::slot::Slot;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The shared state of one breaker.
@@ -59,21 +60,21 @@ pub(crate) struct Ended {
 
 impl Gate {
     /// A closed breaker with a window of this length.
-    pub(crate) fn new(window: Duration, processors: usize) -> Self {
+    pub(crate) fn new(window: Duration, slots: usize) -> Self {
         Self {
             state: AtomicU64::new(State::START.to_word()),
             watchful: AtomicBool::new(false),
             streak: Streak::default(),
-            window: Window::new(window, processors),
+            window: Window::new(window, slots),
             transitions: Transitions::default(),
         }
     }
 
-    /// Asks for one call under [`BreakerMode::Enforce`], for a breaker that is closed: None if it is not.
-    /// The fast path of [`admit`](Self::admit), which needs no policy.
+    /// Asks for one call under [`BreakerMode::Enforce`]: the generation, if the breaker is closed. The
+    /// fast path of [`admit`](Self::admit), which needs no policy.
     #[inline]
-    pub(crate) fn pass(&self) -> Option<Admission> {
-        State::closed_word(self.state.load(Ordering::Acquire)).map(|state| state.admission(false))
+    pub(crate) fn pass(&self) -> Option<u32> {
+        State::closed_word(self.state.load(Ordering::Acquire))
     }
 
     /// Asks for one call. `Ok(None)`: it passes and is not counted. `Err`: it is refused, and asking
@@ -111,7 +112,7 @@ impl Gate {
     /// Takes a success in time of a call that was admitted by a closed breaker under
     /// [`BreakerMode::Enforce`]. False: it takes [`settle`](Self::settle).
     #[inline]
-    pub(crate) fn succeed(&self, generation: u32, now: Tick, slot: usize) -> bool {
+    pub(crate) fn succeed(&self, generation: u32, now: Tick, slot: Slot) -> bool {
         let state = self.state.load(Ordering::Acquire);
         if state != State::closed(generation).to_word() || self.watchful.load(Ordering::Relaxed) {
             return false;

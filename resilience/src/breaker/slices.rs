@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use super::stamp::INCARNATIONS;
 use crate::clock::Tick;
 
 /// How many buckets a window has.
 pub(crate) const BUCKETS: usize = 10;
 
 const SHIFT: u32 = 51;
-const RECIPROCAL_BITS: u32 = 52;
+const RECIPROCAL_BITS: u32 = 45;
+const INCARNATIONS: u64 = 1 << (64 - RECIPROCAL_BITS);
+/// The shortest window is a second. A shorter slice would not fit.
+const MIN_MILLIS: u64 = 100;
 
 /// The length of a slice, and how often it has changed.
 ///
@@ -24,11 +26,11 @@ pub(super) struct Slices {
 }
 
 impl Slices {
-    /// A tenth of a window, in whole milliseconds, at least one.
+    /// A tenth of a window, in whole milliseconds, at least 100.
     pub(super) fn of(length: Duration) -> Self {
         let millis = u64::try_from(length.as_millis() / BUCKETS as u128).unwrap_or(u64::MAX);
         // The longest window is an hour; a slice of more than twelve days would not fit.
-        let millis = millis.clamp(1, 1 << 30);
+        let millis = millis.clamp(MIN_MILLIS, 1 << 30);
         Self { incarnation: 0, reciprocal: (1_u64 << SHIFT).div_ceil(millis) }
     }
 
@@ -76,7 +78,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_slice_is_the_quotient_of_tick_and_length(millis in 1_u64..=360_000, tick in 0_u64..1 << 32) {
+        fn a_slice_is_the_quotient_of_tick_and_length(millis in MIN_MILLIS..=360_000, tick in 0_u64..1 << 32) {
             let slices = Slices::of(Duration::from_millis(millis * BUCKETS as u64));
             prop_assert_eq!(slices.epoch(Tick(tick)), tick / millis);
             let last = slices.last_moment(tick / millis);
@@ -86,7 +88,7 @@ mod tests {
 
         #[test]
         fn after_years_a_last_moment_is_still_the_last_of_its_slice(
-            millis in 1_u64..=360_000,
+            millis in MIN_MILLIS..=360_000,
             tick in 0_u64..1 << 40,
         ) {
             let slices = Slices::of(Duration::from_millis(millis * BUCKETS as u64));

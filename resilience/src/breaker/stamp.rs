@@ -1,24 +1,25 @@
 //! A counter that knows what it counts, in one word.
 
+use crate::shard::Write;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 const COUNT_BITS: u32 = 25;
 const GENERATION_BITS: u32 = 11;
-const EPOCH_BITS: u32 = 22;
+const EPOCH_BITS: u32 = 24;
 const MAX_COUNT: u64 = (1 << COUNT_BITS) - 1;
 const GENERATIONS: u64 = 1 << GENERATION_BITS;
 const EPOCHS: u64 = 1 << EPOCH_BITS;
 /// How many resizes a stamp tells apart.
-pub(super) const INCARNATIONS: u64 = 1 << (64 - COUNT_BITS - GENERATION_BITS - EPOCH_BITS);
+const INCARNATIONS: u64 = 1 << (64 - COUNT_BITS - GENERATION_BITS - EPOCH_BITS);
 
-/// How late an outcome may come and still be known to be late, in slices of time and in resizes: three
-/// windows. What is older than that is taken for new, as the circle is walked round.
+/// How late an outcome may come and still be known to be late, in slices of time: three windows. What is
+/// older than that is taken for new, as the circle is walked round.
 const LATE: u64 = 30;
 
 /// Which outcomes a counter counts: those of one slice of time, of one generation of the breaker, since
 /// one resize of the window. Each wraps.
 ///
-/// A slice of 100 ms, the shortest, comes again after five days, a generation after 2,048 changes of
+/// A slice of 100 ms, the shortest, comes again after nineteen days, a generation after 2,048 changes of
 /// state: a counter would have to be left alone exactly that long, to the slice, to be taken for a
 /// current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ impl Stamp {
     #[inline]
     pub(super) const fn new(incarnation: u64, epoch: u64, generation: u32) -> Self {
         let generation = generation as u64 % GENERATIONS;
-        Self(incarnation << (EPOCH_BITS + GENERATION_BITS) | (epoch % EPOCHS) << GENERATION_BITS | generation)
+        Self((incarnation % INCARNATIONS) << (EPOCH_BITS + GENERATION_BITS) | (epoch % EPOCHS) << GENERATION_BITS | generation)
     }
 
     const fn incarnation(self) -> u64 {
@@ -51,7 +52,7 @@ impl Stamp {
         match (resizes, slices) {
             (0, 0) => generations != 0 && generations < GENERATIONS / 2,
             (0, slices) => slices <= LATE,
-            (resizes, _) => resizes <= LATE,
+            (resizes, _) => resizes < INCARNATIONS / 2,
         }
     }
 }
@@ -66,8 +67,28 @@ impl<'a> Counter<'a> {
         Self(word)
     }
 
-    /// Counts `many` outcomes, unless they come too late.
+    /// Counts one outcome. Where several threads count, it may come too late; a thread alone sees time,
+    /// generations and resizes in their order.
     #[inline]
+    pub(super) fn count(&self, stamp: Stamp, write: Write) {
+        match write {
+            Write::Alone => {
+                let word = self.0.load(Ordering::Relaxed);
+                let started = stamp.0 << COUNT_BITS;
+                let counted = if Stamp(word >> COUNT_BITS) != stamp {
+                    started | 1
+                } else if word & MAX_COUNT == MAX_COUNT {
+                    word
+                } else {
+                    word + 1
+                };
+                self.0.store(counted, Ordering::Relaxed);
+            }
+            Write::Shared => self.add(stamp, 1),
+        }
+    }
+
+    /// Counts `many` outcomes, unless they come too late, where several threads count.
     pub(super) fn add(&self, stamp: Stamp, many: u64) {
         if many > 0 {
             let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| plus(word, stamp, many));
@@ -80,14 +101,19 @@ impl<'a> Counter<'a> {
         if word >> COUNT_BITS == stamp.0 { word & MAX_COUNT } else { 0 }
     }
 
+    /// Forgets everything, where this thread writes alone.
+    pub(super) fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
     /// Forgets what was counted before that resize.
     pub(super) fn clear_unless(&self, incarnation: u64) {
-        let cleared = |word: u64| (Stamp(word >> COUNT_BITS).incarnation() != incarnation).then_some(0);
+        let current = incarnation % INCARNATIONS;
+        let cleared = |word: u64| (Stamp(word >> COUNT_BITS).incarnation() != current).then_some(0);
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, cleared);
     }
 }
 
-#[inline]
 fn plus(word: u64, stamp: Stamp, many: u64) -> Option<u64> {
     let (held, count) = (Stamp(word >> COUNT_BITS), word & MAX_COUNT);
     if held == stamp {
@@ -119,6 +145,6 @@ mod tests {
         assert!(!late((0, 0, 0), (0, LATE + 1, 0)), "after the whole circle, or an impossible delay");
         assert!(late((0, 5, 2047), (0, 5, 0)) && !late((0, 5, 0), (0, 5, 2047)));
         assert!(late((0, 5, 8), (0, 6, 7)), "time before generation");
-        assert!(late((63, 9, 0), (0, 5, 0)) && !late((0, 5, 0), (63, 9, 0)), "resizes before time");
+        assert!(late((15, 9, 0), (0, 5, 0)) && !late((0, 5, 0), (15, 9, 0)), "resizes before time");
     }
 }

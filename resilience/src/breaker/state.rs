@@ -132,10 +132,11 @@ impl State {
         Self { generation, phase: Phase::Closed }
     }
 
-    /// The state of a word, if it is a closed one.
+    /// The generation in a word, if it is that of a closed state.
     #[inline]
-    pub(crate) const fn closed_word(word: u64) -> Option<Self> {
-        if word >> 62 == 0 { Some(Self::closed((word >> 40) as u32)) } else { None }
+    #[allow(clippy::cast_possible_truncation)] // 22 bits
+    pub(crate) const fn closed_word(word: u64) -> Option<u32> {
+        if word >> 62 == 0 { Some((word >> 40) as u32) } else { None }
     }
 
     /// The closed breaker opens.

@@ -2,16 +2,15 @@
 //!
 //! A counter carries the stamp of what it counts. A counter with an older stamp is overwritten by the
 //! first outcome that needs its place, and one with another stamp is not read: so nothing ever has to
-//! be reset, neither by time nor when the breaker closes. Each thread counts on a cache line of its
-//! own.
+//! be reset, neither by time nor when the breaker closes. Each thread counts for itself.
 
 use std::time::Duration;
 
 use super::slices::{BUCKETS, Slices};
 use super::stamp::{Counter, Stamp};
 use crate::clock::Tick;
-use crate::shard::Shards;
-use crate::sync::slot;
+use crate::shard::{Shards, Write};
+use crate::slot::Slot;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What a window holds of one generation.
@@ -56,7 +55,11 @@ pub(crate) struct Window {
 }
 
 #[derive(Debug, Default)]
-struct Ring([Bucket; BUCKETS]);
+struct Ring {
+    /// The slices that the owner of this ring has counted by: it clears it when they have changed.
+    seen: AtomicU64,
+    buckets: [Bucket; BUCKETS],
+}
 
 #[derive(Debug, Default)]
 struct Bucket {
@@ -67,37 +70,42 @@ struct Bucket {
 
 impl Window {
     /// An empty window of this length, which is rounded down to ten whole milliseconds.
-    pub(crate) fn new(length: Duration, processors: usize) -> Self {
-        Self { slices: AtomicU64::new(Slices::of(length).to_word()), shards: Shards::new(processors) }
+    pub(crate) fn new(length: Duration, slots: usize) -> Self {
+        Self { slices: AtomicU64::new(Slices::of(length).to_word()), shards: Shards::new(slots) }
     }
 
     /// Counts one outcome of a generation. One older than what its bucket holds is dropped.
     #[inline]
     pub(crate) fn record(&self, generation: u32, entry: Entry, now: Tick) {
-        let (stamp, bucket) = self.place_now(generation, now, slot());
-        Counter::at(if entry.bad { &bucket.bad } else { &bucket.good }).add(stamp, 1);
+        let (stamp, bucket, write) = self.place_now(generation, now, Slot::mine());
+        Counter::at(if entry.bad { &bucket.bad } else { &bucket.good }).count(stamp, write);
         if entry.slow {
-            Counter::at(&bucket.slow).add(stamp, 1);
+            Counter::at(&bucket.slow).count(stamp, write);
         }
     }
 
-    /// Counts a good outcome in time, on the thread that has this [slot].
+    /// Counts a good outcome in time, on the thread that has this slot.
     #[inline]
-    pub(crate) fn record_good(&self, generation: u32, now: Tick, slot: usize) {
-        let (stamp, bucket) = self.place_now(generation, now, slot);
-        Counter::at(&bucket.good).add(stamp, 1);
+    pub(crate) fn record_good(&self, generation: u32, now: Tick, slot: Slot) {
+        let (stamp, bucket, write) = self.place_now(generation, now, slot);
+        Counter::at(&bucket.good).count(stamp, write);
     }
 
     #[inline]
-    fn place_now(&self, generation: u32, now: Tick, slot: usize) -> (Stamp, &Bucket) {
+    fn place_now(&self, generation: u32, now: Tick, slot: Slot) -> (Stamp, &Bucket, Write) {
         let slices = self.slices();
-        Self::place(slices, generation, slices.epoch(now), self.shards.at(slot))
+        let (ring, write) = self.shards.at(slot);
+        if ring.seen.load(Ordering::Relaxed) != slices.to_word() && write == Write::Alone {
+            ring.begin(slices);
+        }
+        let (stamp, bucket) = Self::place(slices, generation, slices.epoch(now), ring);
+        (stamp, bucket, write)
     }
 
     /// What the window holds of a generation at `now`.
     pub(crate) fn counts(&self, generation: u32, now: Tick) -> Counts {
         let slices = self.slices();
-        self.shards.iter().flat_map(|ring| Self::read(slices, generation, now, ring)).fold(
+        self.rings(slices).flat_map(|ring| Self::read(slices, generation, now, ring)).fold(
             Counts::default(),
             |sum, (_, counts)| Counts {
                 good: sum.good + counts.good,
@@ -118,24 +126,29 @@ impl Window {
         }
         // From here on outcomes have new stamps: they are counted beside what is carried over.
         self.slices.store(new.to_word(), Ordering::Release);
-        for ring in self.shards.iter() {
-            let held: Vec<_> = Self::read(old, generation, now, ring).collect();
-            for bucket in &ring.0 {
-                for counter in [&bucket.good, &bucket.bad, &bucket.slow] {
-                    Counter::at(counter).clear_unless(new.incarnation());
-                }
+        let held = self.rings(old).flat_map(|ring| Self::read(old, generation, now, ring));
+        let held: Vec<_> = held.collect();
+        // What others write alone is theirs: it all goes where everybody may write.
+        let shared = self.shards.shared();
+        shared.counters().for_each(|counter| counter.clear_unless(new.incarnation()));
+        for (epoch, counts) in held {
+            let last = old.last_moment(epoch).min(now);
+            if new.epoch(now) - new.epoch(last) >= BUCKETS as u64 {
+                continue;
             }
-            for (epoch, counts) in held {
-                let last = old.last_moment(epoch).min(now);
-                if new.epoch(now) - new.epoch(last) >= BUCKETS as u64 {
-                    continue;
-                }
-                let (stamp, bucket) = Self::place(new, generation, new.epoch(last), ring);
-                Counter::at(&bucket.good).add(stamp, counts.good);
-                Counter::at(&bucket.bad).add(stamp, counts.bad);
-                Counter::at(&bucket.slow).add(stamp, counts.slow);
-            }
+            let (stamp, bucket) = Self::place(new, generation, new.epoch(last), shared);
+            Counter::at(&bucket.good).add(stamp, counts.good);
+            Counter::at(&bucket.bad).add(stamp, counts.bad);
+            Counter::at(&bucket.slow).add(stamp, counts.slow);
         }
+    }
+
+    /// The rings that count by these slices.
+    fn rings(&self, slices: Slices) -> impl Iterator<Item = &Ring> {
+        let shared = self.shards.shared();
+        self.shards.iter().filter(move |ring| {
+            std::ptr::eq(*ring, shared) || ring.seen.load(Ordering::Acquire) == slices.to_word()
+        })
     }
 
     #[inline]
@@ -162,7 +175,23 @@ impl Window {
     #[allow(clippy::cast_possible_truncation)] // below BUCKETS
     const fn place(slices: Slices, generation: u32, epoch: u64, ring: &Ring) -> (Stamp, &Bucket) {
         let stamp = Stamp::new(slices.incarnation(), epoch, generation);
-        (stamp, &ring.0[(epoch % BUCKETS as u64) as usize])
+        (stamp, &ring.buckets[(epoch % BUCKETS as u64) as usize])
+    }
+}
+
+impl Ring {
+    /// Its owner counts by other slices from here on.
+    #[cold]
+    #[inline(never)]
+    fn begin(&self, slices: Slices) {
+        self.counters().for_each(|counter| counter.clear());
+        // Whoever reads this reads none of what was there before.
+        self.seen.store(slices.to_word(), Ordering::Release);
+    }
+
+    fn counters(&self) -> impl Iterator<Item = Counter<'_>> {
+        let words = self.buckets.iter().flat_map(|bucket| [&bucket.good, &bucket.bad, &bucket.slow]);
+        words.map(Counter::at)
     }
 }
 

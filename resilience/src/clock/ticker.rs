@@ -55,6 +55,7 @@ impl Source {
     }
 
     #[cold]
+    #[inline(never)]
     fn ask(self, now: u64) -> Now {
         if now != ASLEEP {
             // Should the ticker be faster, the next who asks clears it.

@@ -8,7 +8,7 @@ use fusebox_policy::policy::RetryPolicy;
 use crate::breaker::Window;
 use crate::breaker::window::Entry;
 use crate::clock::Tick;
-use crate::sync::processors;
+use crate::slot::slots;
 
 /// Over how long the budget is counted.
 const BUDGET_WINDOW: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ pub(crate) struct Retries {
 
 impl Retries {
     pub(super) fn new() -> Self {
-        let window = Window::new(BUDGET_WINDOW, processors());
+        let window = Window::new(BUDGET_WINDOW, slots());
         Self { window, made: AtomicU64::new(0), over_budget: AtomicU64::new(0) }
     }
 

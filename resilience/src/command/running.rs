@@ -75,6 +75,7 @@ where
 }
 
 #[cold]
+#[inline(never)]
 fn overdue<T, E>(flight: &Flight) -> (Outcome, Classified<T, E>) {
     (Outcome::Timeout, Err((CommandError::Timeout(flight.limit()), Class::Failure)))
 }

@@ -114,6 +114,7 @@ impl CommandState {
 
     /// Whose fault an error is: the policy's lists come before what the error says of itself.
     #[cold]
+    #[inline(never)]
     pub(super) fn class<E>(&self, classifier: &impl Classifier<E>, error: &E) -> Class {
         let errors = &self.policy.load().errors;
         match classifier.code(error) {
@@ -125,6 +126,7 @@ impl CommandState {
 
     /// Whether the fallback that the code offers is used; then it is counted.
     #[cold]
+    #[inline(never)]
     pub(super) fn falls_back(&self) -> bool {
         let enabled = self.policy.load().fallback_enabled;
         if enabled {
@@ -135,6 +137,7 @@ impl CommandState {
 
     /// The right to run a fallback that takes time; None: it is switched off, or there are too many.
     #[cold]
+    #[inline(never)]
     pub(super) fn fallback_permit(&'static self) -> Option<FallbackPermit> {
         let policy = self.policy.load();
         if !policy.fallback_enabled {

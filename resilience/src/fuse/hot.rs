@@ -58,8 +58,13 @@ impl Hot {
         }
     }
 
-    /// None: no breaker.
     #[inline]
+    pub(super) const fn has_breaker(self) -> bool {
+        self.part(MODE, MODE_BITS) != 0
+    }
+
+    /// None: no breaker.
+    #[cfg(test)]
     pub(super) const fn mode(self) -> Option<BreakerMode> {
         match self.part(MODE, MODE_BITS) {
             0 => None,

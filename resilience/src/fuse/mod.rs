@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
-use fusebox_policy::policy::{BreakerMode, hystrix};
+use fusebox_policy::policy::hystrix;
 
 use crate::breaker::{Admission, Change, Gate, Reason, State, Verdict, gate::Ended};
 use crate::clock::{Clock, Now};
 use crate::limit::InFlight;
 use crate::rate::Rate;
+use crate::slot::Slot;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use hot::Hot;
 pub(crate) use terms::Terms;
@@ -52,7 +53,6 @@ impl Ticket {
     const PERMIT: u64 = 1 << 34;
 
     /// `None`: the breaker is not told.
-    #[inline]
     fn new(admission: Option<Admission>) -> Self {
         admission.map_or(Self(0), |admission| {
             let probe = if admission.probe { Self::PROBE } else { 0 };
@@ -65,6 +65,12 @@ impl Ticket {
             return None;
         }
         Some(Admission { generation: self.generation(), probe: self.0 & Self::PROBE != 0 })
+    }
+
+    /// Of a breaker that is closed, in this generation.
+    #[inline]
+    const fn of_closed(generation: u32) -> Self {
+        Self(generation as u64 | Self::TOLD)
     }
 
     #[inline]
@@ -103,7 +109,7 @@ pub(crate) type Admitted = (Result<Ticket, Refusal>, Option<Change>);
 
 impl Fuse {
     /// A fuse that nothing went through yet.
-    pub(crate) fn new(terms: Terms, instances: u32, clock: &'static Clock, processors: usize) -> Self {
+    pub(crate) fn new(terms: Terms, instances: u32, clock: &'static Clock, slots: usize) -> Self {
         let now = clock.now();
         let window =
             terms.breaker.as_ref().map_or(Duration::from_millis(hystrix::ROLLING_WINDOW_MS), |breaker| {
@@ -111,7 +117,7 @@ impl Fuse {
             });
         let fuse = Self {
             hot: AtomicU64::new(Hot::of(&terms).to_word()),
-            gate: Gate::new(window, processors),
+            gate: Gate::new(window, slots),
             last: ArcSwap::from_pointee(Change {
                 state: State::START,
                 at: now.tick(),
@@ -147,24 +153,32 @@ impl Fuse {
         }
     }
 
-    /// Asks for one call: of the breaker, then the limit, then the rate. What refuses takes nothing from
-    /// the others. The second value is the change this made, if any.
+    /// Asks for one call that no policy needs to be looked at for; None: it takes
+    /// [`admit`](Self::admit), and nothing was done.
     #[inline]
-    pub(crate) fn admit(&self, now: Now) -> Admitted {
+    pub(crate) fn pass(&self, now: Now) -> Option<Ticket> {
         let hot = self.hot();
-        let admission = match hot.mode() {
-            None | Some(BreakerMode::Disabled) => None,
-            Some(BreakerMode::Enforce) => match self.gate.pass() {
-                Some(admission) => Some(admission),
-                None => return self.admit_by_gate(hot, now),
-            },
-            Some(_) => return self.admit_by_gate(hot, now),
-        };
-        self.admit_by_limits(hot, admission, now)
+        if !hot.is_easy() {
+            return None;
+        }
+        let mut ticket = if hot.has_breaker() { Ticket::of_closed(self.gate.pass()?) } else { Ticket(0) };
+        if let Some(limit) = hot.limit() {
+            if !self.in_flight.acquire(Some(limit)) {
+                return None;
+            }
+            ticket.0 |= Ticket::PERMIT;
+        }
+        if hot.has_rate() && self.rate.take(now, self.clock.slack()).is_err() {
+            self.release(ticket);
+            return None;
+        }
+        Some(ticket)
     }
 
-    #[cold]
-    fn admit_by_gate(&self, hot: Hot, now: Now) -> Admitted {
+    /// Asks for one call: of the breaker, then the limit, then the rate. What refuses takes nothing from
+    /// the others. The second value is the change this made, if any.
+    pub(crate) fn admit(&self, now: Now) -> Admitted {
+        let hot = self.hot();
         let (admission, change) = self.gate.admit(self.terms.load().breaker.as_ref(), now.tick());
         if let Some(change) = change {
             self.keep(change);
@@ -178,7 +192,6 @@ impl Fuse {
         }
     }
 
-    #[inline]
     fn admit_by_limits(&self, hot: Hot, admission: Option<Admission>, now: Now) -> Admitted {
         let mut ticket = Ticket::new(admission);
         if let Some(limit) = hot.limit() {
@@ -199,6 +212,7 @@ impl Fuse {
 
     /// A call that the breaker has admitted and a limit refused.
     #[cold]
+    #[inline(never)]
     fn refused(&self, ticket: Ticket, now: Now) -> Option<Change> {
         let terms = self.terms.load();
         let counts = terms.breaker.as_ref().is_some_and(|breaker| breaker.count_rejections);
@@ -217,7 +231,7 @@ impl Fuse {
     /// Takes a success that needs no more than to be counted; false: it takes [`settle`](Self::settle),
     /// and nothing was done.
     #[inline]
-    pub(crate) fn succeed(&self, ticket: Ticket, now: Now, slot: usize) -> bool {
+    pub(crate) fn succeed(&self, ticket: Ticket, now: Now, slot: Slot) -> bool {
         let told = match ticket.0 & (Ticket::TOLD | Ticket::PROBE) {
             0 => true,
             Ticket::TOLD => {
