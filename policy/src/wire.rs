@@ -209,7 +209,8 @@ pub enum BreakerState {
     HalfOpen,
 }
 
-/// What the shadow policy would have done to the calls of one command or method, counted since it was applied.
+/// What the shadow policy would have done to the calls of one command or method, counted since the process first
+/// had one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShadowReport {

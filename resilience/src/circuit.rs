@@ -69,6 +69,7 @@ impl Circuit {
     }
 
     /// How many instances share the rates of scope `Service`. Not to be called beside a reload.
+    #[cfg(feature = "etcd")]
     pub(crate) fn set_instances(&self, instances: u32) {
         self.fuse.set_instances(instances);
         if let Some(shadow) = self.shadow() {
@@ -90,6 +91,12 @@ impl Circuit {
     #[cold]
     #[inline(never)]
     fn begin_by_terms(&'static self, now: Now, times: Times) -> Result<Flight, Refusal> {
+        if !self.shadowed.load(Ordering::Relaxed)
+            && let Some(refusal) = self.fuse.refuse(now)
+        {
+            self.count(Outcome::Open);
+            return Err(refusal);
+        }
         let shadow = self.shadow().and_then(|shadow| shadow.admit(now));
         let (admitted, change) = self.fuse.admit(now);
         self.tell(change);
@@ -112,8 +119,8 @@ impl Circuit {
     /// Counts an outcome that nobody was admitted for.
     #[inline]
     pub(crate) fn count(&self, outcome: Outcome) {
-        let (shard, write) = self.shards.at(Slot::mine());
-        shard.tally.count(outcome, write);
+        let slot = Slot::mine();
+        self.shards.at(slot).tally.count(outcome, slot.write);
     }
 
     /// Takes a success that did not have to wait and needs no more than to be counted; false: it takes
@@ -124,19 +131,19 @@ impl Circuit {
         let counted =
             now.nanos_since(started) < ONE_TICK_IS_CHANCE && self.fuse.succeed(ticket, now, slot);
         if counted {
-            let (shard, write) = self.shards.at(slot);
-            shard.tally.count(Outcome::Success, write);
+            self.shards.at(slot).tally.count(Outcome::Success, slot.write);
         }
         counted
     }
 
     /// Takes the end of a flight: its permit, its outcome and its verdict.
     pub(crate) fn settle(&self, flight: Landing, outcome: Outcome, now: Now) {
-        let (shard, write) = self.shards.at(Slot::mine());
-        shard.tally.count(outcome, write);
+        let slot = Slot::mine();
+        let shard = self.shards.at(slot);
+        shard.tally.count(outcome, slot.write);
         // What never waited has only ticks to be measured by, and one may have passed by chance.
         if outcome.has_latency() && (flight.waited || flight.took >= ONE_TICK_IS_CHANCE) {
-            shard.latency.record(flight.took, write);
+            shard.latency.record(flight.took, slot.write);
         }
         let settled = Settled { verdict: outcome.verdict(flight.hurried), took: flight.took };
         self.tell(self.fuse.settle(flight.ticket, settled, now));

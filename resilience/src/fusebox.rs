@@ -50,6 +50,8 @@ pub(crate) struct Applied {
     /// None: the compiled-in default.
     pub(crate) hash: Option<PolicyHash>,
     pub(crate) at: Timestamp,
+    /// Whether it needs to be known how many instances there are.
+    pub(crate) shares_rates: bool,
     /// The newest document, if it was refused.
     pub(crate) rejected: Option<Rejected>,
 }
@@ -77,7 +79,8 @@ impl Fusebox {
     /// `FUSEBOX_ETCD` (URLs separated by commas) are required, and `POD_UID` or `POD_IP`; `POD_NAME`,
     /// `FUSEBOX_ETCD_USER` with `FUSEBOX_ETCD_PASSWORD_FILE`, and `FUSEBOX_ETCD_CA_FILE` are optional.
     ///
-    /// Its user in etcd needs to read its namespace's policies, and to read and write its reports.
+    /// Its user in etcd needs to read its namespace's `policy/` and `fleet/`, and to read and write its
+    /// `reports/`.
     ///
     /// Fails for a missing or malformed variable only. Whatever becomes of etcd, the process runs:
     /// under [`Policy::compiled_in`] until a first policy has come, under the last good one after.
@@ -169,6 +172,7 @@ impl Shared {
         let clock: &'static Clock = Box::leak(Box::new(Clock::detect(now)));
         let changed = Arc::new(Notify::new());
         let around = Surroundings { clock, changed: Arc::clone(&changed) };
+        let shares_rates = policy.shares_rates();
         let shadow = policy.shadow.unwrap_or_default();
         let methods = Methods::new(&policy.inbound, shadow.inbound.as_ref(), around.clone());
         let commands = Registry::new(policy.outbound, shadow.outbound, hash.is_some(), around);
@@ -176,7 +180,7 @@ impl Shared {
             clock,
             commands,
             methods: Box::leak(Box::new(methods)),
-            applied: watch::Sender::new(Applied { hash, at: now, rejected: None }),
+            applied: watch::Sender::new(Applied { hash, at: now, shares_rates, rejected: None }),
             #[cfg(feature = "etcd")]
             changed,
             counts: FeedCounts::default(),
@@ -200,13 +204,15 @@ impl Shared {
         self.methods.reload(&policy.inbound, shadow.inbound.as_ref(), instances);
         self.counts.applied.fetch_add(1, Ordering::Relaxed);
         let at = self.clock.timestamp(exact().tick());
-        self.applied.send_replace(Applied { hash: Some(hash), at, rejected: None });
+        let shares_rates = policy.shares_rates();
+        self.applied.send_replace(Applied { hash: Some(hash), at, shares_rates, rejected: None });
     }
 
     /// How many instances share the rates of scope `Service`; zero is taken for one.
     #[cfg(feature = "etcd")]
     pub(crate) fn set_instances(&self, instances: u32) {
         let turn = self.writers.turn();
+        let instances = instances.max(1);
         if self.instances.swap(instances, Ordering::Relaxed) != instances {
             self.commands.set_instances(instances, &turn);
             self.methods.set_instances(instances);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::shard::Write;
+use crate::slot::Write;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The unit of the buckets: 25 µs.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::breaker::Verdict;
-use crate::shard::Write;
+use crate::slot::Write;
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

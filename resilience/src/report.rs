@@ -1,9 +1,9 @@
 //! What an instance says of itself: a function of its state.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fusebox_policy::policy::{BreakerMode, BreakerPolicy};
-use fusebox_policy::wire::{BreakerReport, BreakerState, MAX_REPORTED, Report};
+use fusebox_policy::wire::{BreakerReport, BreakerState, MAX_REPORTED, Report, ShadowKind, ShadowReport};
 use jiff::Timestamp;
 
 use crate::breaker::state::Phase;
@@ -33,8 +33,29 @@ pub(crate) fn report(identity: &Identity, boot: &str, shared: &Shared) -> Report
         server_layer: Some(shared.attached.load(Ordering::Relaxed)),
         unknown_commands,
         breakers,
-        shadow: Vec::new(),
+        shadow: shadows(shared),
     }
+}
+
+/// What the candidates have decided.
+fn shadows(shared: &Shared) -> Vec<ShadowReport> {
+    let commands = shared.commands.all().into_iter().map(|command| (ShadowKind::Command, &command.circuit));
+    let methods = shared.methods.all().into_iter().map(|method| (ShadowKind::Method, &method.circuit));
+    let shadows = commands.chain(methods).filter_map(|(kind, circuit)| {
+        let counts = &circuit.shadow()?.counts;
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Some(ShadowReport {
+            name: circuit.name.clone(),
+            kind,
+            calls: load(&counts.calls),
+            would_open: load(&counts.opened),
+            would_refuse: load(&counts.refused),
+            would_limit: load(&counts.limited),
+            would_rate_limit: load(&counts.rate_limited),
+            would_time_out: load(&counts.timed_out),
+        })
+    });
+    shadows.take(MAX_REPORTED).collect()
 }
 
 /// A breaker as its callers feel it; None if it lets every call pass.

@@ -2,7 +2,7 @@
 
 use crossbeam_utils::CachePadded;
 
-use crate::slot::Slot;
+use crate::slot::{Slot, Write};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// One value for each [slot](Slot), and one for the threads that have none.
@@ -10,20 +10,17 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Shards<T>(Box<[CachePadded<T>]>);
 
 impl<T: Default> Shards<T> {
-    /// Default values for so many slots.
+    /// Default values for so many [slots](crate::slot::slots).
     pub(crate) fn new(slots: usize) -> Self {
         Self((0..=slots).map(|_| CachePadded::default()).collect())
     }
 }
 
 impl<T> Shards<T> {
-    /// The value of a slot, and how it is written.
+    /// The value of a slot.
     #[inline]
-    pub(crate) fn at(&self, slot: Slot) -> (&T, Write) {
-        match self.0.get(slot.0) {
-            Some(value) if slot.0 + 1 < self.0.len() => (value, Write::Alone),
-            _ => (self.shared(), Write::Shared),
-        }
+    pub(crate) fn at(&self, slot: Slot) -> &T {
+        &self.0[slot.index as usize]
     }
 
     /// The value of those who have none of their own.
@@ -36,15 +33,6 @@ impl<T> Shards<T> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|padded| &**padded)
     }
-}
-
-/// How a word is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Write {
-    /// By this thread only: it is read and written back.
-    Alone,
-    /// By several: it takes an atomic change.
-    Shared,
 }
 
 impl Write {

@@ -20,18 +20,40 @@ static TAKEN: [AtomicBool; MOST] = [const { AtomicBool::new(false) }; MOST];
 
 /// Which of the values that threads write each for itself is this thread's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot(pub(crate) usize);
+pub(crate) struct Slot {
+    /// Below [`slots`], or that number: the one that all threads share which have none of their own.
+    pub(crate) index: u32,
+    pub(crate) write: Write,
+}
+
+/// How a word is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// By this thread only: it is read and written back.
+    Alone,
+    /// By several: it takes an atomic change.
+    Shared,
+}
 
 impl Slot {
-    /// The one that all threads share which have none of their own.
-    pub(crate) const SHARED: Self = Self(usize::MAX - 1);
-    const UNKNOWN: Self = Self(usize::MAX);
+    const UNKNOWN: Self = Self { index: u32::MAX, write: Write::Shared };
+
+    #[allow(clippy::cast_possible_truncation)] // 128 at most
+    fn shared() -> Self {
+        Self { index: slots() as u32, write: Write::Shared }
+    }
+
+    /// Whether it is a thread's own.
+    #[cfg(test)]
+    fn is_own(self) -> bool {
+        self.write == Write::Alone
+    }
 
     /// This thread's. No other thread has it until this one ends.
     #[inline]
     pub(crate) fn mine() -> Self {
         let slot = SLOT.get();
-        if slot == Self::UNKNOWN { Self::take() } else { slot }
+        if slot.index == Self::UNKNOWN.index { Self::take() } else { slot }
     }
 
     #[cold]
@@ -43,8 +65,8 @@ impl Slot {
         };
         // A thread that is ending may have returned its slot already.
         let returns = RETURN.try_with(|_| ()).is_ok();
-        let own = if returns { TAKEN[..slots()].iter().position(free) } else { None };
-        let slot = own.map_or(Self::SHARED, Self);
+        let own = if returns { (0..).zip(&TAKEN[..slots()]).find(|(_, taken)| free(taken)) } else { None };
+        let slot = own.map_or_else(Self::shared, |(index, _)| Self { index, write: Write::Alone });
         SLOT.set(slot);
         slot
     }
@@ -64,9 +86,9 @@ struct Return;
 
 impl Drop for Return {
     fn drop(&mut self) {
-        let slot = SLOT.replace(Slot::SHARED);
-        if let Some(taken) = TAKEN.get(slot.0) {
-            taken.store(false, Ordering::Release);
+        let slot = SLOT.replace(Slot::shared());
+        if slot.write == Write::Alone {
+            TAKEN[slot.index as usize].store(false, Ordering::Release);
         }
     }
 }
@@ -89,13 +111,13 @@ mod tests {
             let threads: Vec<_> = (0..threads).map(|_| scope.spawn(slot)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        taken.retain(|slot| *slot != Slot::SHARED);
+        taken.retain(|slot| slot.is_own());
         let count = taken.len();
-        taken.sort_by_key(|slot| slot.0);
+        taken.sort_by_key(|slot| slot.index);
         taken.dedup();
         assert_eq!(taken.len(), count);
         assert!(count <= slots());
         let again = std::thread::spawn(Slot::mine).join().unwrap();
-        assert_ne!(again, Slot::SHARED, "those of threads that ended are taken again");
+        assert!(again.is_own(), "those of threads that ended are taken again");
     }
 }

@@ -12,12 +12,13 @@ use common::{command, policy};
 use etcd_client::{Client, Compare, CompareOp, PermissionType, PutOptions, Txn, TxnOp, WatchOptions};
 use fusebox::etcd::{Change, Entry, EtcdConfig, Follow, Range, follow};
 use fusebox::{CommandError, Fusebox, Policy};
-use fusebox_policy::policy::CommandPolicy;
+use fusebox_policy::policy::{CommandPolicy, RateLimit, RateScope};
 use fusebox_policy::wire::{BreakerState, PolicyDocument, PolicyHash, Report};
 use server::{Etcd, Wire, eventually};
 use tokio::time::{Instant, sleep, timeout};
 
 const POLICY: &str = "/fusebox/v1/demo/policy/shop/user";
+const FLEET: &str = "/fusebox/v1/demo/fleet/shop/user";
 const REPORT: &str = "/fusebox/v1/demo/reports/shop/user/uid-1";
 
 /// A process under this etcd.
@@ -96,6 +97,37 @@ async fn a_policy_is_in_force_without_restart_and_keeps_the_breaker() {
         reports(&client, "the new policy is reported", |report| report.hash == Some(second.clone())).await;
     assert_eq!(report.breakers[0].command, "c", "and the breaker is what it was");
     assert_eq!(common::metric(&fusebox, "breaker_transitions_total{command=\"c\",to=\"open\"}"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_of_the_service_is_divided_by_the_instances_that_etcd_counts() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    let rate = |scope| RateLimit {
+        requests_per_second: 100.try_into().unwrap(),
+        burst: 10.try_into().unwrap(),
+        scope,
+    };
+    let of = |scope| policy(CommandPolicy { rate_limit: Some(rate(scope)), ..command() });
+    let shared = PolicyDocument::new("uid", of(RateScope::Service));
+    client.put(POLICY, shared.to_json(), None).await.unwrap();
+    let fusebox = process(&etcd.url(), &[]).await;
+    runs(&fusebox, &shared.hash).await;
+    fusebox.command("c");
+    let limit = || common::metric(&fusebox, "command_rate_limit{command=\"c\"}");
+    assert_eq!(limit(), 100, "until the number is known");
+    for (count, own) in [(r#"{"ready":4}"#, 25), ("{", 25), (r#"{"ready":0}"#, 100), (r#"{"ready":5}"#, 20)] {
+        client.put(FLEET, count, None).await.unwrap();
+        eventually(count, async || limit() == own).await;
+    }
+    client.delete(FLEET, None).await.unwrap();
+    let alone = PolicyDocument::new("uid", of(RateScope::Instance));
+    client.put(POLICY, alone.to_json(), None).await.unwrap();
+    runs(&fusebox, &alone.hash).await;
+    assert_eq!(limit(), 100, "and one of the instance is its own");
+    client.put(POLICY, shared.to_json(), None).await.unwrap();
+    runs(&fusebox, &shared.hash).await;
+    assert_eq!(limit(), 20, "the last number stays");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,6 +77,14 @@ impl Gate {
         State::closed_word(self.state.load(Ordering::Acquire))
     }
 
+    /// How long it has been open, in milliseconds; None: it is not.
+    pub(crate) fn slept(&self, now: Tick) -> Option<u64> {
+        match self.state().phase {
+            Phase::Open { since } => Some(now.since(since)),
+            Phase::Closed | Phase::HalfOpen { .. } => None,
+        }
+    }
+
     /// Asks for one call. `Ok(None)`: it passes and is not counted. `Err`: it is refused, and asking
     /// again is of use after the given time. The second value is the change this made, if any.
     pub(crate) fn admit(

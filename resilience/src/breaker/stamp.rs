@@ -1,6 +1,6 @@
 //! A counter that knows what it counts, in one word.
 
-use crate::shard::Write;
+use crate::slot::Write;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 const COUNT_BITS: u32 = 25;

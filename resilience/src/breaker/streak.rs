@@ -27,6 +27,7 @@ impl Streak {
     }
 
     /// How long it is in a generation.
+    #[cfg(test)]
     pub(crate) fn length(&self, generation: u32) -> u32 {
         let word = self.0.load(Ordering::Relaxed);
         if of(word) == generation { length(word) } else { 0 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::slices::{BUCKETS, Slices};
 use super::stamp::{Counter, Stamp};
 use crate::clock::Tick;
-use crate::shard::{Shards, Write};
-use crate::slot::Slot;
+use crate::shard::Shards;
+use crate::slot::{Slot, Write};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What a window holds of one generation.
@@ -77,29 +77,30 @@ impl Window {
     /// Counts one outcome of a generation. One older than what its bucket holds is dropped.
     #[inline]
     pub(crate) fn record(&self, generation: u32, entry: Entry, now: Tick) {
-        let (stamp, bucket, write) = self.place_now(generation, now, Slot::mine());
-        Counter::at(if entry.bad { &bucket.bad } else { &bucket.good }).count(stamp, write);
+        let slot = Slot::mine();
+        let (stamp, bucket) = self.place_now(generation, now, slot);
+        Counter::at(if entry.bad { &bucket.bad } else { &bucket.good }).count(stamp, slot.write);
         if entry.slow {
-            Counter::at(&bucket.slow).count(stamp, write);
+            Counter::at(&bucket.slow).count(stamp, slot.write);
         }
     }
 
     /// Counts a good outcome in time, on the thread that has this slot.
     #[inline]
     pub(crate) fn record_good(&self, generation: u32, now: Tick, slot: Slot) {
-        let (stamp, bucket, write) = self.place_now(generation, now, slot);
-        Counter::at(&bucket.good).count(stamp, write);
+        let (stamp, bucket) = self.place_now(generation, now, slot);
+        Counter::at(&bucket.good).count(stamp, slot.write);
     }
 
     #[inline]
-    fn place_now(&self, generation: u32, now: Tick, slot: Slot) -> (Stamp, &Bucket, Write) {
+    fn place_now(&self, generation: u32, now: Tick, slot: Slot) -> (Stamp, &Bucket) {
         let slices = self.slices();
-        let (ring, write) = self.shards.at(slot);
-        if ring.seen.load(Ordering::Relaxed) != slices.to_word() && write == Write::Alone {
+        let ring = self.shards.at(slot);
+        if ring.seen.load(Ordering::Relaxed) != slices.to_word() && slot.write == Write::Alone {
             ring.begin(slices);
         }
         let (stamp, bucket) = Self::place(slices, generation, slices.epoch(now), ring);
-        (stamp, bucket, write)
+        (stamp, bucket)
     }
 
     /// What the window holds of a generation at `now`.

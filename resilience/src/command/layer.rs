@@ -7,6 +7,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::running::Running;
+use super::state::Refused;
 use super::{Command, CommandError};
 use crate::classify::{ByError, Classifier};
 
@@ -54,7 +55,7 @@ where
 {
     type Response = S::Response;
     type Error = CommandError<S::Error>;
-    type Future = CommandFuture<S::Future, S::Error, C>;
+    type Future = CommandFuture<S::Future, C>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -64,32 +65,34 @@ where
     #[inline]
     fn call(&mut self, request: Request) -> Self::Future {
         let command = self.command;
-        let classifier = self.classifier.clone();
-        match command.state.begin() {
-            Ok(flight) => {
-                let running = Running::start(flight, || self.inner.call(request));
-                CommandFuture { command, classifier, running: Some(running), refused: None }
-            }
-            Err(refused) => {
-                CommandFuture { command, classifier, running: None, refused: Some(refused.into()) }
-            }
-        }
+        let state = match command.state.begin() {
+            Ok(flight) => State::Running { running: Running::start(flight, || self.inner.call(request)) },
+            Err(refused) => State::Refused { refused: Some(refused) },
+        };
+        CommandFuture { command, classifier: self.classifier.clone(), state }
     }
 }
 
 pin_project! {
     /// The response of a [`CommandService`]. Dropped at any point, it cancels the work and gives back
     /// its permit and probe slot. Polled after its end it stays pending.
-    pub struct CommandFuture<Fut, E, C> {
+    pub struct CommandFuture<Fut, C> {
         command: Command,
         classifier: C,
         #[pin]
-        running: Option<Running<Fut>>,
-        refused: Option<CommandError<E>>,
+        state: State<Fut>,
     }
 }
 
-impl<Fut, T, E, C> Future for CommandFuture<Fut, E, C>
+pin_project! {
+    #[project = StateOf]
+    enum State<Fut> {
+        Running { #[pin] running: Running<Fut> },
+        Refused { refused: Option<Refused> },
+    }
+}
+
+impl<Fut, T, E, C> Future for CommandFuture<Fut, C>
 where
     Fut: Future<Output = Result<T, E>>,
     C: Classifier<E>,
@@ -99,16 +102,18 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        match this.running.as_pin_mut() {
-            Some(running) => running
+        match this.state.project() {
+            StateOf::Running { running } => running
                 .poll(cx, this.command.state, this.classifier)
                 .map(|answer| answer.map_err(|(error, _)| error)),
-            None => this.refused.take().map_or(Poll::Pending, |refused| Poll::Ready(Err(refused))),
+            StateOf::Refused { refused } => {
+                refused.take().map_or(Poll::Pending, |refused| Poll::Ready(Err(refused.into())))
+            }
         }
     }
 }
 
-impl<Fut, E, C> std::fmt::Debug for CommandFuture<Fut, E, C> {
+impl<Fut, C> std::fmt::Debug for CommandFuture<Fut, C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CommandFuture").field("command", &self.command.name()).finish_non_exhaustive()
     }

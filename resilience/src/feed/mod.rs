@@ -1,10 +1,11 @@
 //! Policies from etcd and reports to it.
 //!
 //! Two tasks, each with a connection of its own: one follows the policy's key, one keeps the
-//! report. The first report of a process is written before its first policy is applied, so that no
+//! report; a third follows the number of instances where the policy shares a rate among them. The first report of a process is written before its first policy is applied, so that no
 //! report of a process before it, in the same pod, stands for the policy of this one.
 
 mod apply;
+mod fleet;
 mod reporter;
 
 use std::sync::Arc;
@@ -42,12 +43,15 @@ impl Feed {
         let followed = follow(settings.etcd.clone(), Range::Key(key));
         let report = Reporter::new(settings, Arc::clone(shared));
         tokio::spawn(report.run(stop.clone(), first));
+        let count = settings.keys.fleet(&settings.service);
+        let fleet = fleet::run(settings.etcd.clone(), count, Arc::clone(shared));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(fleet));
         let policies = run(followed, reported.clone(), Arc::clone(shared));
         tokio::spawn(stop.clone().run_until_cancelled_owned(policies));
         Self { stop, reported }
     }
 
-    /// Ends both tasks and waits until the report is taken back.
+    /// Ends all tasks and waits until the report is taken back.
     pub(crate) async fn shutdown(&self) {
         self.stop.cancel();
         let mut reported = self.reported.clone();

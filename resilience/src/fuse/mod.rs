@@ -19,7 +19,7 @@ use crate::clock::{Clock, Now};
 use crate::limit::InFlight;
 use crate::rate::Rate;
 use crate::slot::Slot;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use hot::Hot;
 pub(crate) use terms::Terms;
 
@@ -32,6 +32,8 @@ pub(crate) use terms::Terms;
 #[derive(Debug)]
 pub(crate) struct Fuse {
     hot: AtomicU64,
+    /// The sleep window in milliseconds, if the breaker is enforced.
+    sleep_ms: AtomicU32,
     terms: ArcSwap<Terms>,
     pub(crate) gate: Gate,
     /// The last change of the breaker. For an instant it may be older than its state.
@@ -116,6 +118,7 @@ impl Fuse {
                 breaker.rolling_window_ms.get()
             });
         let fuse = Self {
+            sleep_ms: AtomicU32::new(terms.sleep_ms()),
             hot: AtomicU64::new(Hot::of(&terms).to_word()),
             gate: Gate::new(window, slots),
             last: ArcSwap::from_pointee(Change {
@@ -139,6 +142,7 @@ impl Fuse {
             self.gate.reload(breaker, self.clock.now().tick());
         }
         let hot = Hot::of(&terms).to_word();
+        self.sleep_ms.store(terms.sleep_ms(), Ordering::Relaxed);
         self.terms.store(Arc::new(terms));
         self.hot.store(hot, Ordering::Release);
         self.set_instances(instances);
@@ -173,6 +177,14 @@ impl Fuse {
             return None;
         }
         Some(ticket)
+    }
+
+    /// Refuses a call where no policy needs to be looked at for that, and nothing changes: an open
+    /// breaker that has not slept long enough. None: it takes [`admit`](Self::admit).
+    pub(crate) fn refuse(&self, now: Now) -> Option<Refusal> {
+        let slept = self.gate.slept(now.tick())?;
+        let left = u64::from(self.sleep_ms.load(Ordering::Relaxed)).checked_sub(slept)?;
+        (left > 0).then(|| Refusal::Open(Duration::from_millis(left)))
     }
 
     /// Asks for one call: of the breaker, then the limit, then the rate. What refuses takes nothing from

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fusebox_policy::policy::{
-    BreakerPolicy, CommandPolicy, Limit, Millis, RateLimit, RateScope, ServerPolicy,
+    BreakerMode, BreakerPolicy, CommandPolicy, Limit, Millis, RateLimit, RateScope, ServerPolicy,
 };
 
 use crate::rate::Pace;
@@ -26,6 +26,12 @@ impl Terms {
             RateScope::Service => instances,
         };
         Some(Pace::new(rate.requests_per_second.get(), rate.burst.get(), instances))
+    }
+
+    /// The sleep window of a breaker that is enforced, in milliseconds; else zero.
+    pub(super) fn sleep_ms(&self) -> u32 {
+        let enforced = self.breaker.as_ref().filter(|breaker| breaker.mode == BreakerMode::Enforce);
+        enforced.map_or(0, |breaker| u32::try_from(u64::from(breaker.sleep_window_ms)).unwrap_or(0))
     }
 
     /// Whether a call that took so long is a slow one.
