@@ -36,6 +36,9 @@ pub(crate) struct Shared {
     /// Woken by what a report tells beside the policy: breakers, unknown commands.
     #[cfg(feature = "etcd")]
     pub(crate) changed: Arc<Notify>,
+    /// Woken when descriptors are registered.
+    #[cfg(feature = "etcd")]
+    pub(crate) registered: Notify,
     pub(crate) counts: FeedCounts,
     /// Whether anybody has asked for the server layer.
     pub(crate) attached: AtomicBool,
@@ -141,6 +144,21 @@ impl Fusebox {
         HttpLayer::new(Side::Server(self.shared.methods))
     }
 
+    /// Tells what the messages of this service's gRPC methods look like: a `FileDescriptorSet` with
+    /// everything it imports, as reflection needs it too. A policy may answer a method with a message of
+    /// its own (`fallback.message`), which is checked against this; without it such a policy is refused.
+    /// A policy that was refused for that is looked at again.
+    #[cfg(feature = "descriptors")]
+    pub fn register_descriptors(&self, set: &[u8]) -> Result<(), crate::DescriptorError> {
+        self.shared.methods.descriptors.register(set)?;
+        let turn = self.shared.writers.turn();
+        self.shared.methods.make_ready();
+        drop(turn);
+        #[cfg(feature = "etcd")]
+        self.shared.registered.notify_one();
+        Ok(())
+    }
+
     /// The command of that name. A name that the policy does not mention runs under its
     /// `outbound` defaults; that is logged once and reported. After 256 such names all others share
     /// one state.
@@ -183,6 +201,8 @@ impl Shared {
             applied: watch::Sender::new(Applied { hash, at: now, shares_rates, rejected: None }),
             #[cfg(feature = "etcd")]
             changed,
+            #[cfg(feature = "etcd")]
+            registered: Notify::new(),
             counts: FeedCounts::default(),
             attached: AtomicBool::new(false),
             instances: AtomicU32::new(1),

@@ -113,6 +113,8 @@ pub use command::{
 pub use env::EnvError;
 pub use fusebox_policy::Policy;
 pub use fusebox_policy::wire::PolicyHash;
+#[cfg(feature = "descriptors")]
+pub use layer::descriptors::DescriptorError;
 pub use layer::{HttpBody, HttpFuture, HttpLayer, HttpService};
 
 pub use crate::fusebox::Fusebox;

@@ -5,11 +5,17 @@ use std::sync::atomic::Ordering;
 use fusebox_policy::wire::{MAX_POLICY_BYTES, PolicyDocument, PolicyHash, Rejected};
 
 use crate::fusebox::Shared;
+use crate::layer::fallback;
 
 /// Puts a document in force, or refuses it whole: then the last good policy stays and the refusal is
 /// reported until another document comes.
 pub(super) fn apply(shared: &Shared, bytes: &[u8]) {
-    match PolicyDocument::from_json(bytes) {
+    let read = PolicyDocument::from_json(bytes).map_err(|refused| refused.to_string());
+    let checked = read.and_then(|document| {
+        let wrong = fallback::violations(&document.policy().inbound, &shared.methods.descriptors);
+        if wrong.is_empty() { Ok(document) } else { Err(wrong.join("; ")) }
+    });
+    match checked {
         Ok(document) => {
             let in_force = shared.applied.borrow().hash.clone();
             if in_force.as_ref() == Some(&document.hash) {
@@ -21,7 +27,7 @@ pub(super) fn apply(shared: &Shared, bytes: &[u8]) {
             }
         }
         Err(refused) => {
-            let reason = clip(refused.to_string());
+            let reason = clip(refused);
             tracing::error!(%reason, "policy document refused: what is in force stays");
             shared.counts.refused.fetch_add(1, Ordering::Relaxed);
             shared.refuse(Some(Rejected { hash: claimed_hash(bytes), reason }));

@@ -67,27 +67,33 @@ async fn run(mut policies: crate::etcd::Follow, mut reported: watch::Receiver<bo
     // A report of before, if it could not be replaced, has ended by then with its lease.
     let _ = timeout(2 * TTL, reported.wait_for(|reported| *reported)).await;
     let mut connected = policies.connected();
+    let mut newest = None;
     loop {
         shared.counts.connected.store(u64::from(*connected.borrow_and_update()), Ordering::Relaxed);
         tokio::select! {
             change = policies.next() => match change {
-                Some(change) => take(&shared, change),
+                Some(change) => newest = take(&shared, change),
                 None => return,
+            },
+            () = shared.registered.notified() => if let Some(document) = &newest {
+                apply(&shared, document);
             },
             Ok(()) = connected.changed() => {}
         }
     }
 }
 
-fn take(shared: &Shared, change: Change) {
+/// The newest document, if there is one.
+fn take(shared: &Shared, change: Change) -> Option<Vec<u8>> {
     let document = match change {
         Change::Snapshot(entries) => entries.into_values().next(),
         Change::Put { entry, .. } => Some(entry),
         Change::Delete { .. } => None,
     };
-    if let Some(entry) = document {
+    if let Some(entry) = &document {
         apply(shared, &entry.value);
     } else {
         tracing::warn!("there is no policy in etcd: what is in force stays");
     }
+    document.map(|entry| entry.value)
 }

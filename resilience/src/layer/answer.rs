@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fusebox_policy::policy::StaticAnswer;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
@@ -35,6 +34,11 @@ impl Answer {
                 ("open", "the circuit breaker is open", "14", StatusCode::SERVICE_UNAVAILABLE)
             }
         }
+    }
+
+    /// Its reason in one word.
+    pub(super) const fn reason(self) -> &'static str {
+        self.words().0
     }
 
     const fn retry_after(self) -> Option<Duration> {
@@ -72,16 +76,5 @@ impl Answer {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         }
         response
-    }
-
-    /// What the policy answers in its place, with status 200, `fusebox-fallback` and the reason.
-    pub(crate) fn fallback(self, answer: &StaticAnswer) -> Option<Response<Bytes>> {
-        let StaticAnswer::Body { content_type, body } = answer else { return None };
-        let mut response = Response::new(Bytes::from(body.clone()));
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_str(content_type).ok()?);
-        headers.insert("fusebox-fallback", HeaderValue::from_static("true"));
-        headers.insert("fusebox-reason", HeaderValue::from_static(self.words().0));
-        Some(response)
     }
 }

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
+use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
@@ -19,8 +20,27 @@ pin_project! {
     pub struct HttpBody<R> {
         #[pin]
         served: Option<R>,
-        answered: Option<Bytes>,
+        answered: Answered,
         ending: Option<Ending>,
+    }
+}
+
+/// What is left of an answer of the layer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answered {
+    pub(super) data: Option<Bytes>,
+    pub(super) trailers: Option<HeaderMap>,
+}
+
+impl From<Bytes> for Answered {
+    fn from(data: Bytes) -> Self {
+        Self { data: Some(data).filter(|data| !data.is_empty()), trailers: None }
+    }
+}
+
+impl Answered {
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        self.data.take().map(Frame::data).or_else(|| self.trailers.take().map(Frame::trailers))
     }
 }
 
@@ -60,15 +80,15 @@ impl Ending {
 
 impl<R> HttpBody<R> {
     /// A short body of the layer.
-    pub(super) const fn answered(answer: Bytes) -> Self {
-        Self { served: None, answered: Some(answer), ending: None }
+    pub(super) const fn answered(answered: Answered) -> Self {
+        Self { served: None, answered, ending: None }
     }
 }
 
 impl<R: Body> HttpBody<R> {
     /// A body of the service.
     pub(super) fn served(body: R, mut ending: Ending) -> Self {
-        let mut this = Self { served: None, answered: None, ending: None };
+        let mut this = Self { served: None, answered: Answered::default(), ending: None };
         if body.is_end_stream() || ending.left == Some(0) {
             ending.settle();
         } else {
@@ -90,7 +110,7 @@ impl<R: Body<Data = Bytes>> Body for HttpBody<R> {
     ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
         let mut this = self.project();
         let Some(mut served) = this.served.as_mut().as_pin_mut() else {
-            return Poll::Ready(this.answered.take().filter(|b| !b.is_empty()).map(Frame::data).map(Ok));
+            return Poll::Ready(this.answered.next().map(Ok));
         };
         let polled = match this.ending.as_mut() {
             Some(ending) => ending.flight.run(|| served.as_mut().poll_frame(cx)),
@@ -128,14 +148,14 @@ impl<R: Body<Data = Bytes>> Body for HttpBody<R> {
     fn is_end_stream(&self) -> bool {
         match &self.served {
             Some(served) => served.is_end_stream(),
-            None => self.answered.as_ref().is_none_or(Bytes::is_empty),
+            None => self.answered.data.is_none() && self.answered.trailers.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.served {
             Some(served) => served.size_hint(),
-            None => SizeHint::with_exact(self.answered.as_ref().map_or(0, |answer| answer.len() as u64)),
+            None => SizeHint::with_exact(self.answered.data.as_ref().map_or(0, |data| data.len() as u64)),
         }
     }
 }

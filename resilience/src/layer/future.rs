@@ -7,7 +7,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 
 use super::answer::Answer;
-use super::body::{Ending, HttpBody};
+use super::body::{Answered, Ending, HttpBody};
 use super::protocol::Protocol;
 use super::service::Target;
 use crate::flight::Flight;
@@ -83,7 +83,8 @@ where
         }
         match (this.answer.take(), this.protocol.take()) {
             (Some(answer), Some(protocol)) => {
-                let response = this.target.fallback(answer).unwrap_or_else(|| answer.response(protocol));
+                let fallback = this.target.fallback(&protocol, answer);
+                let response = fallback.unwrap_or_else(|| answer.response(protocol).map(Answered::from));
                 Poll::Ready(Ok(response.map(HttpBody::answered)))
             }
             _ => Poll::Pending,

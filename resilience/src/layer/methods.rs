@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use bytes::Bytes;
 use fusebox_policy::policy::{Inbound, MethodMatch, ServerPolicy, StaticAnswer};
 use http::Response;
 
 use super::answer::Answer;
+use super::body::Answered;
+use super::descriptors::Descriptors;
+use super::fallback::Ready;
+use super::protocol::Protocol;
 use crate::circuit::{Circuit, Surroundings};
 use crate::fuse::Terms;
 
@@ -18,7 +21,7 @@ use crate::fuse::Terms;
 pub(crate) struct MethodState {
     pub(crate) circuit: Circuit,
     pub(crate) fallbacks: AtomicU64,
-    answer: ArcSwapOption<StaticAnswer>,
+    fallback: ArcSwapOption<Ready>,
 }
 
 /// The methods in force. A method keeps its state under whatever position and policy, also while no
@@ -26,6 +29,7 @@ pub(crate) struct MethodState {
 #[derive(Debug)]
 pub(crate) struct Methods {
     in_force: ArcSwap<InForce>,
+    pub(crate) descriptors: Descriptors,
     around: Surroundings,
 }
 
@@ -33,6 +37,7 @@ pub(crate) struct Methods {
 struct InForce {
     rules: Vec<(MethodMatch, &'static MethodState)>,
     default: &'static MethodState,
+    answers: BTreeMap<MethodMatch, StaticAnswer>,
     /// The state of every method that was ever named.
     states: BTreeMap<MethodMatch, &'static MethodState>,
 }
@@ -41,8 +46,10 @@ impl Methods {
     /// The methods of a policy.
     pub(crate) fn new(inbound: &Inbound, candidate: Option<&Inbound>, around: Surroundings) -> Self {
         let default = MethodState::leak("default".to_owned(), &inbound.default, 1, &around);
-        let nothing = InForce { rules: Vec::new(), default, states: BTreeMap::new() };
-        let methods = Self { in_force: ArcSwap::from_pointee(nothing), around };
+        let nothing =
+            InForce { rules: Vec::new(), default, answers: BTreeMap::new(), states: BTreeMap::new() };
+        let methods =
+            Self { in_force: ArcSwap::from_pointee(nothing), descriptors: Descriptors::default(), around };
         methods.reload(inbound, candidate, 1);
         methods
     }
@@ -72,7 +79,30 @@ impl Methods {
             let policy = policies.get(matches).copied().unwrap_or(&inbound.default);
             state.reload(policy, candidate_of(Some(matches)), instances);
         }
-        self.in_force.store(Arc::new(InForce { rules, default: old.default, states }));
+        let answers = inbound
+            .methods
+            .iter()
+            .filter_map(|method| Some((method.matches.clone(), method.policy.fallback.clone()?)));
+        let answers = answers.collect();
+        self.in_force.store(Arc::new(InForce { rules, default: old.default, answers, states }));
+        self.make_ready();
+    }
+
+    /// Makes the fallbacks ready, by the descriptors there are. Not to be called by two threads at once.
+    pub(crate) fn make_ready(&self) {
+        let in_force = self.in_force.load();
+        for (matches, state) in &in_force.states {
+            let ready = in_force.answers.get(matches).and_then(|answer| self.ready(matches, answer));
+            state.fallback.store(ready.map(Arc::new));
+        }
+    }
+
+    fn ready(&self, matches: &MethodMatch, answer: &StaticAnswer) -> Option<Ready> {
+        Ready::new(matches, answer, &self.descriptors)
+            .inspect_err(
+                |problem| tracing::error!(method = %matches, %problem, "this fallback cannot be given"),
+            )
+            .ok()
     }
 
     /// How many instances share the rates of scope `Service`. Not to be called beside a reload.
@@ -102,18 +132,17 @@ impl MethodState {
         Box::leak(Box::new(Self {
             circuit: Circuit::new(label, Terms::from(policy), instances, around.clone()),
             fallbacks: AtomicU64::new(0),
-            answer: ArcSwapOption::empty(),
+            fallback: ArcSwapOption::empty(),
         }))
     }
 
     fn reload(&self, policy: &ServerPolicy, candidate: Option<&ServerPolicy>, instances: u32) {
         self.circuit.reload(Terms::from(policy), candidate.map(Terms::from), instances);
-        self.answer.store(policy.fallback.clone().map(Arc::new));
     }
 
     /// What the policy answers in place of an answer of the layer.
-    pub(crate) fn fallback(&self, answer: Answer) -> Option<Response<Bytes>> {
-        let response = answer.fallback(self.answer.load().as_ref()?)?;
+    pub(crate) fn fallback(&self, protocol: &Protocol, instead: Answer) -> Option<Response<Answered>> {
+        let response = self.fallback.load().as_ref()?.response(protocol, instead)?;
         self.fallbacks.fetch_add(1, Ordering::Relaxed);
         Some(response)
     }

@@ -2,6 +2,8 @@
 
 mod answer;
 mod body;
+pub(crate) mod descriptors;
+pub(crate) mod fallback;
 mod future;
 pub(crate) mod methods;
 mod protocol;

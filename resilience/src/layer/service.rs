@@ -9,7 +9,7 @@ use http_body::Body;
 use tower::{Layer, Service};
 
 use super::answer::Answer;
-use super::body::HttpBody;
+use super::body::{Answered, HttpBody};
 use super::future::HttpFuture;
 use super::methods::{MethodState, Methods};
 use super::protocol::{Protocol, Said};
@@ -59,9 +59,9 @@ pub(super) enum Target {
 
 impl Target {
     /// What the policy answers in place of an answer of the layer.
-    pub(super) fn fallback(self, answer: Answer) -> Option<Response<Bytes>> {
+    pub(super) fn fallback(self, protocol: &Protocol, answer: Answer) -> Option<Response<Answered>> {
         match self {
-            Self::Method(method) => method.fallback(answer),
+            Self::Method(method) => method.fallback(protocol, answer),
             Self::Command(_) => None,
         }
     }
