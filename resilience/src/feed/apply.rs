@@ -93,6 +93,22 @@ mod tests {
         assert_eq!(shared.counts.applied.load(Ordering::Relaxed), 1);
     }
 
+    /// What the reason is, depends on the library's features.
+    #[test]
+    fn a_message_that_cannot_be_given_is_refused_with_the_method() {
+        let shared = Shared::new(Policy::compiled_in(), None);
+        let mut policy = Policy::compiled_in();
+        policy.inbound = serde_json::from_str(
+            r#"{"default":{},"methods":[{"match":{"grpc":{"service":"a.S","method":"Get"}},
+                "policy":{"fallback":{"message":{"json":"{}"}}}}]}"#,
+        )
+        .unwrap();
+        apply(&shared, PolicyDocument::new("uid", policy).to_json().as_bytes());
+        let rejected = shared.applied.borrow().rejected.clone().unwrap();
+        assert!(rejected.reason.starts_with("inbound a.S/Get: fallback: the service"), "{}", rejected.reason);
+        assert!(rejected.hash.is_some() && shared.applied.borrow().hash.is_none());
+    }
+
     #[test]
     fn only_what_looks_like_a_hash_is_one() {
         let claimed = |hash: &str| claimed_hash(format!(r#"{{"hash":"{hash}"}}"#).as_bytes());

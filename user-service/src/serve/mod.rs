@@ -50,6 +50,8 @@ pub struct UserService {
 impl UserService {
     /// Binds the ports.
     pub async fn bind(args: &ServeArgs, fusebox: Fusebox) -> anyhow::Result<Self> {
+        // So that a policy may answer with a user of its own.
+        fusebox.register_descriptors(proto::DESCRIPTORS)?;
         let users = Users::new(fusebox.clone(), &args.store)?;
         let public = listen::bind(args.listen).await?;
         let admin = listen::bind(args.admin_listen).await?;

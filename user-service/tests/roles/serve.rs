@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
+use fusebox::Policy;
 use serde_json::json;
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -119,6 +120,32 @@ async fn an_open_breaker_tells_its_reason_and_when_to_try_again() {
     assert_eq!((status, &body["reason"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("open")));
     assert_eq!(headers["fusebox-reason"], "open");
     assert_eq!(headers["retry-after"], "2");
+}
+
+/// A user that hangs in the store, greeted by the policy.
+#[tokio::test]
+async fn a_policy_answers_with_a_message_and_a_body_of_its_own() {
+    let (store, _asks) = backend().await;
+    let fallback = |answer| json!({ "timeoutMs": 50, "fallback": answer });
+    let policy: Policy = serde_json::from_value(json!({
+        "outbound": { "default": {} },
+        "inbound": { "default": {}, "methods": [
+            { "match": { "grpc": { "service": "user.v1.UserService", "method": "GetUser" } },
+              "policy": fallback(json!({ "message": { "json": r#"{"msg":"Hello, you"}"# } })) },
+            { "match": { "http": { "pathPrefix": "/users" } },
+              "policy": fallback(json!({ "body": { "contentType": "application/json", "body": r#"{"msg":"Hello"}"# } })) },
+        ] },
+    }))
+    .unwrap();
+    let service = serve(policy, &store).await;
+    let response = client(service.public).get_user(named("ada")).await.unwrap();
+    assert_eq!(response.metadata().get("fusebox-fallback").unwrap(), "true");
+    assert_eq!(response.metadata().get("fusebox-reason").unwrap(), "timeout");
+    assert_eq!(response.into_inner().msg, "Hello, you");
+    let (status, headers, body) = get(&service.url("/users/ada")).await;
+    assert_eq!((status, body), (StatusCode::OK, json!({ "msg": "Hello" })));
+    assert_eq!(headers["fusebox-fallback"], "true");
+    assert_eq!(headers["content-type"], "application/json");
 }
 
 #[tokio::test]
