@@ -2,9 +2,11 @@
 //! losing state.
 //!
 //! One [`Fusebox`] per process. [`Fusebox::server_layer`] holds every request to the policy of its
-//! method: a deadline and a concurrency limit. [`Fusebox::command`] holds a kind of outbound call to
-//! its own: deadline, limit, circuit breaker, fallback. The policies are those of a
-//! `ResilientService`, which the operator publishes to etcd; an edit is in force in milliseconds.
+//! method: a deadline, a concurrency limit, a rate, an answer for when they are exceeded.
+//! [`Fusebox::command`] holds a kind of outbound call to its own: those, a circuit breaker, retries, a
+//! fallback; around a closure ([`Command::call`]), any tower service ([`Command::layer`]) or a client of
+//! HTTP and gRPC ([`Command::http_layer`]). The policies are those of a `ResilientService`, which the
+//! operator publishes to etcd; an edit is in force in milliseconds. [`semantics`] says what each means.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), fusebox::CommandError<std::io::Error>> {
@@ -26,52 +28,36 @@
 //! - Permits are never over-issued, whatever the limit changes to, and none is refused falsely.
 //! - An outcome counts only in the state of the breaker it was admitted under: a late one moves
 //!   nothing. Half-open admits exactly the declared number of probes.
-//! - The error percentage is `(failures + timeouts) / (successes + failures + timeouts)` over ten
-//!   buckets of the rolling window, inclusive, in integers, not judged below the volume. Refused
-//!   calls, client errors and cancellations count neither way.
-//! - A policy document is put in force whole or refused whole. Whatever happens to etcd, the last
-//!   good policy stays; before the first there is [`Policy::compiled_in`].
+//! - No outcome is lost in metrics, and none in the window, but for one that another thread counts at
+//!   the very instant the window gets another length.
+//! - A policy document is put in force whole or refused whole, and every state stays
+//!   ([`semantics`]). Whatever happens to etcd, the last good policy stays; before the first there is
+//!   [`Policy::compiled_in`].
 //! - The first report of a process is in etcd before its first policy is in force. (Where reports
 //!   cannot be written the policy waits twice the lease, 20 s: then no older report stands.)
 //! - On the path of a call there is no lock, no task and no allocation; a timer is armed only when
-//!   the work first has to wait.
-//!
-//! # What a reload keeps
-//! | Field | What a change does |
-//! |---|---|
-//! | `timeout` | Calls admitted from now on; those in flight keep their deadline. |
-//! | `maxConcurrentRequests` | Calls in flight count towards the new limit and are never ended; a limit below their number admits nobody until enough of them have. |
-//! | `errorPercentThreshold`, `requestVolumeThreshold` | The window stays; the next outcome is judged by the new numbers. |
-//! | `rollingWindow` | The counts stay: each bucket's go to the new bucket that holds its last moment; what is older than the new window is gone. An outcome that another thread counts at that very instant may be missed. |
-//! | `sleepWindow` | An open breaker has slept since it opened: a shorter one may be over at once. |
-//! | `halfOpenProbes` | Probes in flight and successes stay. If as many have succeeded as are now asked for, the next call closes the breaker. |
-//! | `mode` | A forced mode overrides the verdict and freezes the state: back under `Enforce` it goes on from there. `ForcedClosed` and `ForcedOpen` count outcomes into the window, `Disabled` does not. |
-//! | `circuitBreaker` removed, set again | As `Disabled` in between. |
-//! | `fallback.enabled` | The next fallback. |
-//! | A command or method removed, named again | Its breaker, window and calls in flight stay, under the defaults in between. |
-//! | The order of methods | Each keeps its state, by its match. |
-//!
-//! Between two commands a policy is not put in force at the same instant; each of them, and all
-//! methods together, change at once.
+//!   the work first has to wait. There is no unsafe code.
 //!
 //! # Assumptions
-//! - A tokio runtime with time enabled, wherever a call has a deadline and is not ready at once. Time
-//!   is tokio's clock, in whole milliseconds from the start of the process; in tests it can be paused.
-//! - Names of commands are a handful of constants.
+//! - A tokio runtime with time enabled, wherever a call has a deadline and is not ready at once.
+//! - In tests, tokio's clock is paused before the [`Fusebox`] is made, if it is paused at all:
+//!   `#[tokio::test(start_paused = true)]`.
+//! - Names of commands are a handful of constants, and a process has one [`Fusebox`]: the state of a
+//!   name lives as long as the process.
 //!
 //! # Caveats
+//! - Time on the path of a call is that of a ticker, up to a millisecond late: deadlines are not, rates
+//!   and windows are.
 //! - A deadline is bound to the task: what a handler or call spawns is neither cancelled nor told.
 //! - A served request's deadline ends with the head of the response: the body of a stream is not cut.
 //!   Its permit is held until the body has ended or is dropped.
-//! - A call that is cut short by the deadline of its request is a timeout in metrics. For the breaker
-//!   it is one only if it had at least half of the command's own timeout, or the command has none: a
-//!   client in a hurry cannot open the breaker of all. A call whose request's deadline has already
-//!   passed is not made and not counted by the breaker.
 //! - A probe without a timeout that never ends keeps its breaker half-open.
 //!
 //! # Features
 //! - `etcd` (default): [`Fusebox::from_env`] and [`mod@etcd`].
 //! - `tonic`: `tonic::Status` as an error of commands and as their answer.
+//! - `descriptors`: messages that a policy answers gRPC methods with
+//!   ([`Fusebox::register_descriptors`]).
 
 mod breaker;
 mod circuit;
@@ -103,6 +89,10 @@ mod sync;
 mod timed;
 #[cfg(feature = "tonic")]
 mod tonic;
+
+#[cfg(doc)]
+#[doc = include_str!("../../docs/semantics.md")]
+pub mod semantics {}
 
 pub use classify::{Class, Classify, ErrorCode};
 pub use command::{
