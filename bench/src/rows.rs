@@ -124,8 +124,8 @@ fn line(row: &Row, entry: &Entry) -> Option<Line> {
         What::Counted(what) if entry.name == "fusebox" => (Has::Yes("time, 60 s"), what.unit()),
         What::Counted(_) => return None,
     };
-    // A rate limit is no breaker: it stands in the rows of threads and of stacks.
-    let out_of_place = entry.name == "governor" && row.bench == "B1";
+    // A rate limit is no breaker: it stands in one row of stacks, and in those of threads.
+    let out_of_place = entry.name == "governor" && (row.bench == "B1" || row.case.starts_with("stack"));
     let reload = row.bench == "reload" && entry.name != "fusebox";
     let (window, not_run) = match has {
         _ if out_of_place || reload => return None,
