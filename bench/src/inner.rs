@@ -1,5 +1,6 @@
 //! What the subjects call: a service that does nothing, so that a row shows what is around it.
 
+use std::future::Ready;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -29,8 +30,8 @@ impl Classify for Fault {
 pub type Answer = Result<u64, Fault>;
 
 /// Ready at its first poll.
-pub async fn ready(i: u64) -> Answer {
-    Ok(i)
+pub fn ready(i: u64) -> Ready<Answer> {
+    std::future::ready(Ok(i))
 }
 
 /// Pending once, and woken at once.
@@ -40,13 +41,13 @@ pub async fn pending_once(i: u64) -> Answer {
 }
 
 /// Fails by the callee's fault.
-pub async fn fails(_: u64) -> Answer {
-    Err(Fault::Callee)
+pub fn fails(_: u64) -> Ready<Answer> {
+    std::future::ready(Err(Fault::Callee))
 }
 
 /// Fails by the caller's.
-pub async fn wrong(_: u64) -> Answer {
-    Err(Fault::Caller)
+pub fn wrong(_: u64) -> Ready<Answer> {
+    std::future::ready(Err(Fault::Caller))
 }
 
 /// Says Pending once.

@@ -47,6 +47,8 @@ pub trait Subject: Clone + Send {
     }
 }
 
+/// Calls whose allocations are counted.
+const COUNTED: u64 = 1000;
 const WARM_UP: Duration = Duration::from_millis(20);
 const SAMPLE: Duration = Duration::from_millis(20);
 
@@ -87,7 +89,6 @@ pub fn measure<S: Subject>(mut subject: S, plan: &Plan) -> Result<Measured> {
         right(ok, iters * plan.threads as u64)?;
         samples.push(elapsed.as_nanos() as f64 / iters as f64);
     }
-    const COUNTED: u64 = 1000;
     let mut ok = 0;
     let allocs = alloc::during(|| ok = spin(subject.calls(COUNTED)));
     right(ok, COUNTED)?;

@@ -60,6 +60,7 @@ const SLOTS: usize = 1 << 16;
 
 /// The request message: length-prefixed, a `StringValue` "Ada".
 const MESSAGE: &[u8] = &[0, 0, 0, 0, 5, 0x0a, 3, b'A', b'd', b'a'];
+const MESSAGE_LEN: i64 = 10;
 
 impl Connection {
     /// Connects; at most `most` streams at once, and no more than the server allows.
@@ -88,7 +89,7 @@ impl Connection {
 
     /// Whether a request may be sent now.
     pub fn has_room(&self) -> bool {
-        self.in_flight < self.most && self.window >= MESSAGE.len() as i64
+        self.in_flight < self.most && self.window >= MESSAGE_LEN
     }
 
     /// Writes a request that was due at `due`; `flush` sends it.
@@ -97,7 +98,7 @@ impl Connection {
         self.next_id += 2;
         frame(&mut self.unsent, HEADERS, END_HEADERS, id, &self.headers);
         frame(&mut self.unsent, DATA, END_STREAM, id, MESSAGE);
-        self.window -= MESSAGE.len() as i64;
+        self.window -= MESSAGE_LEN;
         self.in_flight += 1;
         *self.stream(id) = Stream { due, message: false };
     }
@@ -120,7 +121,7 @@ impl Connection {
 
     /// Takes what has come, and tells of each stream that has ended.
     pub fn receive(&mut self, mut ended: impl FnMut(Ended)) -> Result<()> {
-        let mut buffer = [0; 1 << 16];
+        let mut buffer = [0; 1 << 14];
         loop {
             match self.socket.read(&mut buffer) {
                 Ok(0) => bail!("the server closed the connection"),
@@ -216,6 +217,12 @@ mod tests {
         let mut to = Vec::new();
         frame(&mut to, HEADERS, END_HEADERS, 0x0102_0304, b"ab");
         assert_eq!(to, [0, 0, 2, 1, 4, 1, 2, 3, 4, b'a', b'b']);
+    }
+
+    #[test]
+    fn the_message_is_as_long_as_it_says() {
+        assert_eq!(MESSAGE.len(), usize::try_from(MESSAGE_LEN).unwrap());
+        assert_eq!(MESSAGE.len(), 5 + usize::from(MESSAGE[4]));
     }
 
     #[test]

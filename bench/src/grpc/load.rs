@@ -56,8 +56,9 @@ const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Loads, and prints the report.
 pub fn run(args: &Args) -> Result<()> {
-    let mut connections =
-        (0..args.connections).map(|_| Connection::open(args.port, args.streams)).collect::<Result<Vec<_>>>()?;
+    let mut connections = (0..args.connections)
+        .map(|_| Connection::open(args.port, args.streams))
+        .collect::<Result<Vec<_>>>()?;
     let mut latency = Histogram::<u64>::new_with_max(60_000_000_000, 3)?;
     let (begin, deadline) = (Instant::now(), Duration::from_millis(args.deadline_ms).as_nanos() as u64);
     let end = WARM_UP + Duration::from_millis(args.millis);
@@ -113,8 +114,8 @@ pub fn run(args: &Args) -> Result<()> {
     let (from, cpu) = counting.context("the run was shorter than its warm-up")?;
     let answers = report.ok + report.late + report.refused;
     ensure!(answers > 0, "nothing came back");
-    let spent = (cpu_time(args.pid)? - cpu).as_secs_f64();
-    report.seconds = (begin.elapsed() - from).as_secs_f64();
+    let spent = cpu_time(args.pid)?.saturating_sub(cpu).as_secs_f64();
+    report.seconds = begin.elapsed().saturating_sub(from).as_secs_f64();
     report.p50_us = latency.value_at_quantile(0.5) as f64 / 1e3;
     report.p99_us = latency.value_at_quantile(0.99) as f64 / 1e3;
     report.server_cpu_us = spent * 1e6 / answers as f64;
@@ -123,25 +124,28 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// User and system time of a process, all its threads.
+/// The CPU time of a process: what the kernel counts of its threads, in nanoseconds.
 fn cpu_time(pid: u32) -> Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("no such server process")?;
-    ticks(&stat).map(|ticks| Duration::from_millis(ticks * 10)).context("its /proc stat is unreadable")
+    let mut spent = Duration::ZERO;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).context("no such server process")? {
+        // A thread may end in between.
+        let text = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+        spent += Duration::from_nanos(on_cpu(&text).unwrap_or_default());
+    }
+    ensure!(!spent.is_zero(), "the kernel does not tell the CPU time of threads");
+    Ok(spent)
 }
 
-/// The fields 14 and 15 of `/proc/pid/stat`, in the kernel's fixed hundredths of a second.
-fn ticks(stat: &str) -> Option<u64> {
-    // The second field is the program's name, which may hold blanks and brackets.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace().skip(11).map(str::parse::<u64>);
-    Some(fields.next()?.ok()? + fields.next()?.ok()?)
+/// The first field of `schedstat`.
+fn on_cpu(schedstat: &str) -> Option<u64> {
+    schedstat.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn ticks_are_user_and_system_time_behind_the_name() {
-        assert_eq!(super::ticks("12 (a ) b) S 1 2 3 4 5 6 7 8 9 10 25 17 0 0 20"), Some(42));
-        assert_eq!(super::ticks("12"), None);
+    fn time_on_the_cpu_is_the_first_field() {
+        assert_eq!(super::on_cpu("3712500 240000 7\n"), Some(3_712_500));
+        assert_eq!(super::on_cpu(""), None);
     }
 }

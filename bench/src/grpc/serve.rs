@@ -19,7 +19,6 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::{Service, ServiceBuilder};
 use tower_resilience_bulkhead::BulkheadLayer;
-use tower_resilience_circuitbreaker::CircuitBreakerLayer;
 use tower_resilience_ratelimiter::RateLimiterLayer;
 use tower_resilience_timelimiter::TimeLimiterLayer;
 
@@ -65,8 +64,8 @@ pub fn run(args: &Args) -> Result<()> {
                 Server::builder().layer(layer).add_service(hello).serve_with_incoming(incoming).await
             }
             Kind::TowerResilience => {
-                let (breaker, bulkhead, rate) = (
-                    CircuitBreakerLayer::builder().build()?,
+                // What our server layer has: a breaker is for callers.
+                let (bulkhead, rate) = (
                     BulkheadLayer::builder().max_concurrent_calls(args.limit).reject_when_full().build()?,
                     RateLimiterLayer::builder()
                         .limit_for_period(1_000_000_000)
@@ -77,7 +76,6 @@ pub fn run(args: &Args) -> Result<()> {
                 let time = TimeLimiterLayer::builder().timeout_duration(Duration::from_secs(1)).build();
                 let stack = ServiceBuilder::new()
                     .map_err(|error| Error::from(format!("{error}")))
-                    .layer(breaker)
                     .layer(bulkhead)
                     .layer(rate)
                     .layer(time);

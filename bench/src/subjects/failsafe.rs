@@ -21,7 +21,7 @@ pub const ENTRY: Entry = Entry {
 };
 
 fn of(case: Case, plan: &Plan) -> Result<Measured> {
-    let wait = backoff::constant(Duration::from_secs(3600));
+    let wait = backoff::constant(Duration::from_hours(1));
     match case {
         Case::Success => {
             let policy =
@@ -32,8 +32,7 @@ fn of(case: Case, plan: &Plan) -> Result<Measured> {
         }
         Case::OpenReject => {
             // Whatever opened it, refusing is the same.
-            let breaker =
-                Config::new().failure_policy(failure_policy::consecutive_failures(1, wait)).build();
+            let breaker = Config::new().failure_policy(failure_policy::consecutive_failures(1, wait)).build();
             let _ = breaker.call(|| Err(Fault::Callee) as Answer);
             ensure!(!breaker.is_call_permitted(), "one failure did not open the breaker");
             let call = async move |i| breaker.call(|| spin(inner::ready(i))).is_ok();

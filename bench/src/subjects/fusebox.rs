@@ -35,7 +35,8 @@ pub fn breaker(change: &Value) -> Value {
 
 /// A policy that holds the command to this, in the wire format.
 pub fn outbound(command: &Value) -> Result<Policy> {
-    let policy = json!({"inbound": {"default": {}}, "outbound": {"default": {}, "commands": {COMMAND: command}}});
+    let policy =
+        json!({"inbound": {"default": {}}, "outbound": {"default": {}, "commands": {COMMAND: command}}});
     Ok(serde_json::from_value(policy)?)
 }
 
@@ -125,11 +126,13 @@ fn of(case: Case, plan: &Plan) -> Result<Measured> {
     match case {
         Case::Success => measure(Calls::new(&lone(&json!({})), inner::ready, CLOSED)?, plan),
         Case::OpenReject => {
-            let at_once = json!({"errorPercentThreshold": 1, "requestVolumeThreshold": 1, "sleepWindowMs": 3_600_000});
+            let at_once =
+                json!({"errorPercentThreshold": 1, "requestVolumeThreshold": 1, "sleepWindowMs": 3_600_000});
             measure(Calls::new(&lone(&at_once), inner::ready, OPEN)?.opened(Duration::ZERO)?, plan)
         }
         Case::HalfOpenProbe => {
-            let at_once = json!({"errorPercentThreshold": 1, "requestVolumeThreshold": 1, "sleepWindowMs": 1});
+            let at_once =
+                json!({"errorPercentThreshold": 1, "requestVolumeThreshold": 1, "sleepWindowMs": 1});
             // Errors of the caller give the probe's slot back and leave the breaker half-open.
             let calls = Calls::new(&lone(&at_once), inner::wrong, HALF_OPEN)?;
             measure(calls.opened(Duration::from_millis(20))?, plan)

@@ -26,7 +26,7 @@ const PROBES: usize = 1 << 26;
 fn of(case: Case, plan: &Plan) -> Result<Measured> {
     let (breaker, answers) = match case {
         Case::Success => (Recloser::custom().closed_len(100).error_rate(0.5).build(), true),
-        Case::OpenReject => (opened(Duration::from_secs(3600), Duration::ZERO)?, false),
+        Case::OpenReject => (opened(Duration::from_hours(1), Duration::ZERO)?, false),
         Case::HalfOpenProbe => (opened(Duration::from_millis(1), Duration::from_millis(20))?, true),
         Case::Ready | Case::Pending | Case::Reload => return absent(),
     };

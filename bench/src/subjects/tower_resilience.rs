@@ -30,7 +30,7 @@ fn of(case: Case, plan: &Plan) -> Result<Measured> {
             measure(Layered { service, answers: true }, plan)
         }
         Case::OpenReject => {
-            let service = opened(Duration::from_secs(3600), Duration::ZERO)?;
+            let service = opened(Duration::from_hours(1), Duration::ZERO)?;
             measure(Layered { service, answers: false }, plan)
         }
         Case::HalfOpenProbe => {
@@ -59,8 +59,12 @@ fn breaker(wait: Duration) -> CircuitBreakerLayer<DefaultClassifier> {
 fn opened(
     wait: Duration,
     sleep: Duration,
-) -> Result<CircuitBreaker<impl Service<u64, Response = u64, Error = Fault, Future: Send> + Clone + Send, DefaultClassifier>>
-{
+) -> Result<
+    CircuitBreaker<
+        impl Service<u64, Response = u64, Error = Fault, Future: Send> + Clone + Send,
+        DefaultClassifier,
+    >,
+> {
     // The request says whether it fails: a service that has failed is the one that is then measured.
     const FAIL: u64 = u64::MAX;
     let inner = |i: u64| async move { if i == FAIL { Err(Fault::Callee) as Answer } else { Ok(i) } };
@@ -83,7 +87,11 @@ where
 {
     #[allow(clippy::expect_used)] // of constants
     let (bulkhead, rate) = (
-        BulkheadLayer::builder().max_concurrent_calls(1000).reject_when_full().build().expect("a valid bulkhead"),
+        BulkheadLayer::builder()
+            .max_concurrent_calls(1000)
+            .reject_when_full()
+            .build()
+            .expect("a valid bulkhead"),
         RateLimiterLayer::builder()
             .limit_for_period(1_000_000_000)
             .refresh_period(Duration::from_secs(1))
