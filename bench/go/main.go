@@ -24,6 +24,8 @@ type Line struct {
 	Unit    string   `json:"unit"`
 	Value   *float64 `json:"value,omitempty"`
 	NotRun  string   `json:"not_run,omitempty"`
+	// Server is of B10: what `serve` is asked for.
+	Server string `json:"server,omitempty"`
 }
 
 func main() {
@@ -41,6 +43,13 @@ func run(args []string) error {
 	case "list":
 		for _, row := range rows {
 			if err := print(row.line()); err != nil {
+				return err
+			}
+		}
+		for _, line := range servers {
+			line.Bench, line.Case, line.Threads, line.Unit = "B10", "served", 1, "req/s per core"
+			line.Version = version(line.Version)
+			if err := print(line); err != nil {
 				return err
 			}
 		}

@@ -16,6 +16,12 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
+// The servers as they stand in the table, with their modules for versions.
+var servers = []Line{
+	{Server: "grpc-go", Subject: "baseline-go", Version: grpcModule, Window: "none (raw grpc-go)"},
+	{Server: "grpc-go+hystrix-go", Subject: "hystrix-go", Version: hystrixModule, Window: "time, 10 s (in grpc-go)"},
+}
+
 // serve answers B10's hello: grpc-go alone, or with each call inside hystrix.Do.
 func serve(args []string) error {
 	if len(args) == 0 {

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::fidelity::{self, Fidelity};
+use crate::grpc::serve;
 use crate::measure::Plan;
 use crate::subjects::{self, Case, Entry, Has};
 use crate::version;
@@ -49,7 +50,7 @@ const ROWS: [Row; 14] = [
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// As `list` prints it: B1, B2, B3, B4, reload
+    /// As `list` prints it: B1, B2, B3, B4, reload. B10 is made of `serve` and `load`
     bench: String,
     /// The case of the benchmark
     case: String,
@@ -81,6 +82,9 @@ struct Line {
     value: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     not_run: Option<&'static str>,
+    /// Of B10: what `serve` is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<&'static str>,
 }
 
 /// Prints every row without measuring.
@@ -92,7 +96,24 @@ pub fn list() -> Result<()> {
             }
         }
     }
+    for server in &serve::ALL {
+        println!("{}", serde_json::to_string(&served(server))?);
+    }
     Ok(())
+}
+
+fn served(server: &serve::Entry) -> Line {
+    Line {
+        bench: "B10",
+        case: "served",
+        subject: server.subject,
+        version: version::of(server.package).unwrap_or(""),
+        threads: 1,
+        window: server.window,
+        unit: "req/s per core",
+        server: Some(server.name),
+        ..Line::default()
+    }
 }
 
 /// Measures one row.

@@ -30,6 +30,33 @@ enum Kind {
     TowerResilience,
 }
 
+/// How a server stands in the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// As `serve` is asked for it.
+    pub name: &'static str,
+    pub subject: &'static str,
+    pub package: &'static str,
+    pub window: &'static str,
+}
+
+/// All of them, the bare one first.
+pub const ALL: [Entry; 3] = [
+    Entry { name: "tonic", subject: "baseline", package: "tonic", window: "none (raw tonic)" },
+    Entry {
+        name: "fusebox",
+        subject: "fusebox",
+        package: "fusebox",
+        window: "none (limit, timeout, metrics)",
+    },
+    Entry {
+        name: "tower-resilience",
+        subject: "tower-resilience",
+        package: "tower-resilience-bulkhead",
+        window: "none (limit, timeout, rate)",
+    },
+];
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What stands before the handler

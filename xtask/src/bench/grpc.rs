@@ -1,0 +1,129 @@
+//! B10: a gRPC server on one core, loaded from the other.
+
+use anyhow::{Context, Result};
+use fusebox_cluster::Progress;
+use serde::Deserialize;
+
+use super::figure::Figure;
+use super::programs::{Programs, first_line};
+use super::{Effort, stats};
+
+/// What the load says came back.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Report {
+    seconds: f64,
+    ok: f64,
+    p50_us: f64,
+    p99_us: f64,
+    server_cpu_us: f64,
+}
+
+/// The calls' CPU time in the overload cases: refusing is not free, and ten times as many calls of 100 us
+/// leave less than ten refusals' time for each that is served.
+const OVERLOADS: [(&str, &str, f64); 2] =
+    [("overload-1ms", "1000", 1000.0), ("overload-100us", "100", 100.0)];
+/// As many at once as keep one core busy with room to spare.
+const LIMIT: &str = "20";
+
+/// Runs every case.
+pub fn run(programs: &Programs, effort: Effort, progress: Progress) -> Result<Vec<Figure>> {
+    let mut servers: Vec<_> = programs
+        .list()?
+        .into_iter()
+        .filter(|row| row.bench == "B10" && (row.server.is_some() || row.not_run.is_some()))
+        .collect();
+    let mut figures = Vec::new();
+
+    let mut answered = Vec::new();
+    let rounds = progress.step("B10 saturated", || {
+        Ok(in_turn(&mut servers, effort.loads, |_, row| {
+            let server = programs.serve(row, &[])?;
+            report(&programs.load(&server, &["--millis", effort.load_millis])?)
+        }))
+    })?;
+    for (row, rounds) in servers.iter().zip(&rounds) {
+        let per_core: Vec<_> = rounds.iter().map(|report| 1e6 / report.server_cpu_us).collect();
+        figures.push(of(row, "saturated", "req/s per core", &per_core));
+        answered
+            .push(stats::median(&rounds.iter().map(|report| report.ok / report.seconds).collect::<Vec<_>>()));
+    }
+
+    // One rate for all that are built on tonic: half of what it answers alone.
+    let rates: Vec<_> = servers
+        .iter()
+        .zip(&answered)
+        .map(|(row, own)| if row.go { *own } else { answered.first().copied().flatten() })
+        .map(|rate| rate.map(|rate| format!("{:.0}", rate / 2.0)).unwrap_or_default())
+        .collect();
+    let rounds = progress.step("B10 at half load", || {
+        Ok(in_turn(&mut servers, effort.loads, |n, row| {
+            let rate = rates.get(n).context("no rate")?;
+            let server = programs.serve(row, &[])?;
+            report(&programs.load(&server, &["--millis", effort.load_millis, "--rate", rate])?)
+        }))
+    })?;
+    for (row, rounds) in servers.iter().zip(&rounds) {
+        let quantile = |of: fn(&Report) -> f64| rounds.iter().map(of).collect::<Vec<_>>();
+        figures.push(of(row, "half-load-p50", "us", &quantile(|report| report.p50_us)));
+        figures.push(of(row, "half-load-p99", "us", &quantile(|report| report.p99_us)));
+    }
+
+    for (case, busy, micros) in OVERLOADS {
+        let rounds = progress.step(&format!("B10 {case}"), || {
+            Ok(in_turn(&mut servers, effort.loads.div_ceil(2), |_, row| {
+                let args = ["--busy-us", busy, "--limit", LIMIT];
+                goodput(programs, row, &args, effort.load_millis, micros)
+            }))
+        })?;
+        figures
+            .extend(servers.iter().zip(&rounds).map(|(row, rounds)| of(row, case, "% of capacity", rounds)));
+    }
+    Ok(figures)
+}
+
+/// What is answered in time at ten times the capacity, in percent of the capacity. Both by the clock on
+/// the wall: a server that idles while it refuses must not look good.
+fn goodput(programs: &Programs, row: &Figure, args: &[&str], millis: &str, micros: f64) -> Result<f64> {
+    let calm = ["--connections", "1", "--streams", "10", "--deadline-ms", "1000", "--millis", millis];
+    let calm = report(&programs.load(&programs.serve(row, args)?, &calm)?)?;
+    let rate = format!("{:.0}", 10.0 * 1e6 / micros);
+    let storm = ["--connections", "32", "--streams", "200", "--rate", &rate, "--millis", millis];
+    let storm = report(&programs.load(&programs.serve(row, args)?, &storm)?)?;
+    Ok(100.0 * (storm.ok / storm.seconds) / (calm.ok / calm.seconds))
+}
+
+/// Measures all servers in turn, so many rounds; told which it is. One that fails is not run any more.
+fn in_turn<T>(
+    servers: &mut [Figure],
+    rounds: usize,
+    mut measure: impl FnMut(usize, &Figure) -> Result<T>,
+) -> Vec<Vec<T>> {
+    let mut results: Vec<Vec<T>> = servers.iter().map(|_| Vec::new()).collect();
+    for _ in 0..rounds {
+        for (n, (row, results)) in servers.iter_mut().zip(&mut results).enumerate() {
+            if row.not_run.is_some() {
+                continue;
+            }
+            match measure(n, row) {
+                Ok(result) => results.push(result),
+                Err(error) => row.not_run = Some(first_line(&error)),
+            }
+        }
+    }
+    results
+}
+
+fn report(text: &str) -> Result<Report> {
+    serde_json::from_str(text.trim()).with_context(|| format!("not a report: {text}"))
+}
+
+fn of(row: &Figure, case: &str, unit: &str, values: &[f64]) -> Figure {
+    Figure {
+        case: case.to_owned(),
+        unit: unit.to_owned(),
+        value: stats::median(values),
+        spread: stats::spread(values),
+        server: None,
+        ..row.clone()
+    }
+}
