@@ -57,9 +57,11 @@ var rows = []row{
 	{bench: "B3", name: "two-threads", subject: "gobreaker", module: breakerModule, threads: 2, window: timeWindow, build: gobreakerClosed},
 	{bench: "B3", name: "two-threads", subject: "failsafe-go", module: failsafeModule, threads: 2, window: timeWindow, build: failsafeClosed},
 
+	{bench: "B3", name: "stack-one-thread", subject: "baseline-go", threads: 1, window: "none", build: bare},
 	{bench: "B3", name: "stack-one-thread", subject: "failsafe-go", module: failsafeModule, threads: 1, window: timeWindow, build: failsafeStack},
 	{bench: "B3", name: "stack-one-thread", subject: "hystrix-go", module: hystrixModule, threads: 1, window: "time, 10 s (no rate)", build: hystrixClosed},
 
+	{bench: "B3", name: "stack-two-threads", subject: "baseline-go", threads: 2, window: "none", build: bare},
 	{bench: "B3", name: "stack-two-threads", subject: "failsafe-go", module: failsafeModule, threads: 2, window: timeWindow, build: failsafeStack},
 	{bench: "B3", name: "stack-two-threads", subject: "hystrix-go", module: hystrixModule, threads: 2, window: "time, 10 s (no rate)", build: hystrixClosed},
 

@@ -5,7 +5,7 @@ use fusebox_cluster::Progress;
 use serde::Deserialize;
 
 use super::figure::Figure;
-use super::programs::{Programs, first_line};
+use super::programs::{Programs, reason};
 use super::{Effort, stats};
 
 /// What the load says came back.
@@ -41,7 +41,10 @@ pub fn run(programs: &Programs, effort: Effort, progress: Progress) -> Result<Ve
             report(&programs.load(&server, &["--millis", effort.load_millis])?)
         }))
     })?;
-    for (row, rounds) in servers.iter().zip(&rounds) {
+    for (row, rounds) in servers.iter_mut().zip(&rounds) {
+        if rounds.iter().any(|report| report.ok == 0.0) {
+            row.not_run = Some("nothing came back".to_owned());
+        }
         let per_core: Vec<_> = rounds.iter().map(|report| 1e6 / report.server_cpu_us).collect();
         figures.push(of(row, "saturated", "req/s per core", &per_core));
         answered
@@ -87,7 +90,18 @@ fn goodput(programs: &Programs, row: &Figure, args: &[&str], millis: &str, micro
     let calm = ["--connections", "1", "--streams", "10", "--deadline-ms", "1000", "--millis", millis];
     let calm = report(&programs.load(&programs.serve(row, args)?, &calm)?)?;
     let rate = format!("{:.0}", 10.0 * 1e6 / micros);
-    let storm = ["--connections", "32", "--streams", "200", "--rate", &rate, "--millis", millis];
+    let storm = [
+        "--connections",
+        "64",
+        "--streams",
+        "200",
+        "--deadline-ms",
+        "500",
+        "--rate",
+        &rate,
+        "--millis",
+        millis,
+    ];
     let storm = report(&programs.load(&programs.serve(row, args)?, &storm)?)?;
     Ok(100.0 * (storm.ok / storm.seconds) / (calm.ok / calm.seconds))
 }
@@ -106,7 +120,7 @@ fn in_turn<T>(
             }
             match measure(n, row) {
                 Ok(result) => results.push(result),
-                Err(error) => row.not_run = Some(first_line(&error)),
+                Err(error) => row.not_run = Some(reason(&error)),
             }
         }
     }

@@ -10,6 +10,7 @@ pub fn describe() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let cores = thread::available_parallelism().map_or(0, usize::from);
+    // Before our own build, which is over by the time anything is measured.
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split_whitespace().next().unwrap_or("unknown").to_owned();
     let tool = |name: &str, args: &[&str]| {
@@ -23,9 +24,15 @@ pub fn describe() -> String {
         field(&release, "PRETTY_NAME", '=').unwrap_or("unknown system").trim_matches('"').to_owned(),
         tool("rustc", &["--version"]),
         tool("go", &["version"]),
-        format!("load average before the run: {load}"),
+        format!("load average before the run: {load}{}", if busy(&load) { BUSY } else { "" }),
     ];
     lines.iter().fold(String::new(), |text, line| text + "- " + line + "\n")
+}
+
+const BUSY: &str = " (**busy: these figures are not to be quoted**)";
+
+fn busy(load: &str) -> bool {
+    load.parse().is_ok_and(|load: f64| load > 0.5)
 }
 
 /// The value of the first line `name<separator>value`.

@@ -70,9 +70,9 @@ pub fn run(command: &Command) -> Result<()> {
     let Command::Library(args) = command;
     let checkout = Places::find()?.checkout;
     let progress = Progress::start();
+    let machine = machine::describe();
     let programs = Programs::build(&checkout, progress)?;
     let effort = if args.quick { QUICK } else { FULL };
-    let machine = machine::describe();
     let wanted = |bench: &str| args.only.is_empty() || args.only.iter().any(|only| only == bench);
     let mut figures = rows::run(&programs, effort, progress, wanted)?;
     if wanted("B10") {

@@ -37,7 +37,7 @@ impl Programs {
             cargo(checkout, &[&manifest[..], &["--target-dir", &folder]].concat())
         })?;
         let go = progress.step("building the Go peers", || go(checkout, &target));
-        let go = go.map_err(|error| first_line(&error));
+        let go = go.map_err(|error| reason(&error));
         Ok(Self { rust: target.join("release/bench"), go, target })
     }
 
@@ -76,7 +76,8 @@ impl Programs {
         let log = self.target.join("callgrind.log");
         let mut file = std::ffi::OsString::from("--callgrind-out-file=");
         file.push(self.target.join("callgrind.out"));
-        let valgrind = Exec::new("valgrind").arg("--tool=callgrind").arg(file);
+        let counted = ["--collect-atstart=no", "--toggle-collect=*measure*counted*"];
+        let valgrind = Exec::new("valgrind").arg("--tool=callgrind").arg(file).args(counted);
         valgrind.arg(&self.rust).arg("row").args(row).args(["--iters", calls]).deadline(300).logged(&log)?;
         Ok(std::fs::read_to_string(log)?)
     }
@@ -179,16 +180,34 @@ fn missing(rows: &[Figure], why: &str) -> Vec<Figure> {
     GO_PEERS.into_iter().flat_map(of).collect()
 }
 
-/// What a table has room for.
-pub fn first_line(error: &anyhow::Error) -> String {
+/// What a table has room for: what the program said, without where it is.
+pub fn reason(error: &anyhow::Error) -> String {
     let text = error.to_string();
-    text.lines().next().unwrap_or("it failed").to_owned()
+    let said = text.lines().find_map(|line| {
+        line.strip_prefix("Error: ").or_else(|| line.strip_prefix("error: ")).filter(|said| !said.is_empty())
+    });
+    match (said, text.contains('\n')) {
+        (Some(said), _) => said.to_owned(),
+        (None, false) => text,
+        (None, true) => "it failed".to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bench::figure::tests::ns;
+
+    #[test]
+    fn a_reason_is_what_the_program_said() {
+        let said = |text: &'static str| reason(&anyhow::anyhow!(text));
+        assert_eq!(
+            said("go-peers row: exit status: 1\nerror: the breaker never opened\n"),
+            "the breaker never opened"
+        );
+        assert_eq!(said("Go is missing"), "Go is missing");
+        assert_eq!(said("/a/b: exit status: 1\nwhatever"), "it failed");
+    }
 
     #[test]
     fn a_peer_that_is_missing_is_not_run_in_every_case() {

@@ -5,7 +5,7 @@ use fusebox_cluster::Progress;
 use fusebox_cluster::process::which;
 
 use super::figure::{Figure, Figures};
-use super::programs::{Programs, first_line};
+use super::programs::{Programs, reason};
 use super::{Effort, callgrind, stats};
 
 /// Runs what is wanted, case by case.
@@ -53,7 +53,7 @@ fn measure(programs: &Programs, effort: Effort, mut rows: Vec<Figure>) -> Vec<Fi
                     values.extend(measured.value);
                     row.allocs = measured.allocs.or(row.allocs);
                 }
-                Err(error) => row.not_run = Some(first_line(&error)),
+                Err(error) => row.not_run = Some(reason(&error)),
             }
         }
     }

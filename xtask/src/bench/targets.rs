@@ -11,6 +11,8 @@ pub struct Judged {
     /// None: a row it needs was not run.
     pub measured: Option<f64>,
     pub met: Option<bool>,
+    /// The rounds lie further apart than what is judged: no verdict.
+    pub noisy: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -19,6 +21,9 @@ enum Bound {
     AtLeast(f64),
 }
 use Bound::{AtLeast, AtMost};
+
+const TAX: &str = "Reload: what a thousand a second cost a call";
+const P99: &str = "B10: p99 at half load over raw tonic's";
 
 /// Every target against the figures.
 pub fn evaluate(figures: &Figures) -> Vec<Judged> {
@@ -63,19 +68,14 @@ pub fn evaluate(figures: &Figures) -> Vec<Judged> {
             value("B4", "trip-delay", ours),
         ),
         ("B4: calls at work above the limit", AtMost(0.0), "", value("B4", "over-admission", ours)),
-        ("Reload: what a thousand a second cost a call", AtMost(1.0), "ns", value("reload", "tax", ours)),
+        (TAX, AtMost(1.0), "ns", value("reload", "tax", ours)),
         (
             "B10: requests per second per core by raw tonic's",
             AtLeast(97.0),
             "%",
             ratio(b10("saturated", ours), b10("saturated", "baseline")).map(|ratio| 100.0 * ratio),
         ),
-        (
-            "B10: p99 at half load over raw tonic's",
-            AtMost(5.0),
-            "us",
-            less(b10("half-load-p99", ours), b10("half-load-p99", "baseline")),
-        ),
+        (P99, AtMost(5.0), "us", less(b10("half-load-p99", ours), b10("half-load-p99", "baseline"))),
         (
             "B10: requests per second per core by grpc-go's with hystrix-go",
             AtLeast(3.0),
@@ -89,16 +89,33 @@ pub fn evaluate(figures: &Figures) -> Vec<Judged> {
             b10("overload-1ms", ours),
         ),
     ]
-    .map(|(what, bound, unit, measured)| judge(what, bound, unit, measured))
+    .map(|(what, bound, unit, measured)| {
+        // A small difference of two figures is lost in their spreads.
+        let spread =
+            |bench, case, subject| figures.get(bench, case, subject).and_then(|figure| figure.spread);
+        let noise = match what {
+            P99 => spread("B10", "half-load-p99", "baseline"),
+            TAX => spread("reload", "still", ours),
+            _ => None,
+        };
+        judge(what, bound, unit, measured, noise)
+    })
     .to_vec()
 }
 
-fn judge(what: &'static str, bound: Bound, unit: &'static str, measured: Option<f64>) -> Judged {
+fn judge(
+    what: &'static str,
+    bound: Bound,
+    unit: &'static str,
+    measured: Option<f64>,
+    spread: Option<f64>,
+) -> Judged {
     let (wanted, met) = match bound {
         AtMost(most) => (format!("at most {most}"), measured.map(|measured| measured <= most)),
         AtLeast(least) => (format!("at least {least}"), measured.map(|measured| measured >= least)),
     };
-    Judged { what, wanted, unit, measured, met }
+    let noisy = matches!((bound, spread), (AtMost(most), Some(spread)) if spread > most);
+    Judged { what, wanted, unit, measured, met: met.filter(|_| !noisy), noisy }
 }
 
 /// As a table.
@@ -111,6 +128,7 @@ pub fn markdown(targets: &[Judged]) -> String {
         let met = match target.met {
             Some(true) => "met",
             Some(false) => "**missed**",
+            None if target.noisy => "lost in the noise",
             None => "",
         };
         let row = [target.what, &format!("{} {}", target.wanted, target.unit), &measured, met]
@@ -128,6 +146,14 @@ mod tests {
 
     fn of<'a>(targets: &'a [Judged], what: &str) -> &'a Judged {
         targets.iter().find(|target| target.what.starts_with(what)).unwrap()
+    }
+
+    #[test]
+    fn a_difference_smaller_than_the_spread_is_no_verdict() {
+        let judged = judge(TAX, AtMost(1.0), "ns", Some(0.5), Some(3.0));
+        assert_eq!((judged.met, judged.noisy), (None, true));
+        assert!(markdown(&[judged]).contains("| 0.50 ns | lost in the noise |"));
+        assert_eq!(judge(TAX, AtMost(1.0), "ns", Some(0.5), Some(0.2)).met, Some(true));
     }
 
     #[test]
