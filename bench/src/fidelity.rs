@@ -24,6 +24,14 @@ pub enum Fidelity {
 }
 
 impl Fidelity {
+    pub const fn window(self) -> &'static str {
+        match self {
+            Self::Lost => "time, 10 s",
+            Self::TripDelay => "time, 60 s",
+            Self::OverAdmission => "none (limit only)",
+        }
+    }
+
     pub const fn unit(self) -> &'static str {
         match self {
             Self::Lost => "outcomes lost",

@@ -142,7 +142,7 @@ fn line(row: &Row, entry: &Entry) -> Option<Line> {
     let (has, unit) = match row.what {
         What::Timed(case) => ((entry.has)(case), "ns/op"),
         // Ours; hystrix-go's are a row of the Go program.
-        What::Counted(what) if entry.name == "fusebox" => (Has::Yes("time, 60 s"), what.unit()),
+        What::Counted(what) if entry.name == "fusebox" => (Has::Yes(what.window()), what.unit()),
         What::Counted(_) => return None,
     };
     // A rate limit is no breaker: it stands in one row of stacks, and in those of threads.
