@@ -1,10 +1,9 @@
 //! Ours.
 
 use std::hint::black_box;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use fusebox::{Command, Fusebox, Policy};
@@ -157,24 +156,32 @@ fn full() -> Value {
 fn reloaded(plan: &Plan) -> Result<Measured> {
     let calls = Calls::new(&lone(&json!({})), inner::ready, CLOSED)?;
     let policies = [outbound(&lone(&json!({"errorPercentThreshold": 60})))?, outbound(&lone(&json!({})))?];
-    let (fusebox, done) = (calls.fusebox.clone(), Arc::new(AtomicBool::new(false)));
-    let stop = Arc::clone(&done);
-    let reloading = thread::spawn(move || {
-        pin_to(cores().get(1).copied());
-        let mut applied = 0_u64;
-        for policy in policies.iter().cycle() {
-            if stop.load(Ordering::Relaxed) {
-                break;
+    let fusebox = calls.fusebox.clone();
+    let (applied, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            pin_to(cores().get(1).copied());
+            let mut due = Instant::now();
+            for policy in policies.iter().cycle() {
+                if done.load(Relaxed) {
+                    break;
+                }
+                fusebox.apply(policy);
+                applied.fetch_add(1, Relaxed);
+                due += Duration::from_millis(1);
+                thread::sleep(due.saturating_duration_since(Instant::now()));
             }
-            fusebox.apply(policy);
-            applied += 1;
-            thread::sleep(Duration::from_millis(1));
+        });
+        while applied.load(Relaxed) == 0 {
+            thread::yield_now();
         }
-        applied
-    });
-    let measured = measure(calls, plan);
-    done.store(true, Ordering::Relaxed);
-    let applied = reloading.join().map_err(|_| anyhow::anyhow!("the reloading thread panicked"))?;
-    ensure!(applied > 0, "no policy was put in force");
-    measured
+        let begin = Instant::now();
+        let measured = measure(calls, plan);
+        let (took, applied) = (begin.elapsed(), applied.load(Relaxed) as f64);
+        done.store(true, Relaxed);
+        // Of a run long enough to tell.
+        let slow = took > Duration::from_millis(100) && applied < took.as_secs_f64() * 500.0;
+        ensure!(!slow, "only {applied} policies were put in force in {took:?}");
+        measured
+    })
 }
