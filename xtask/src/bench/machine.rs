@@ -3,7 +3,7 @@
 use std::fs;
 use std::thread;
 
-use fusebox_cluster::process::Exec;
+use fusebox_cluster::process::{Exec, which};
 
 /// A Markdown list.
 pub fn describe() -> String {
@@ -24,6 +24,8 @@ pub fn describe() -> String {
         field(&release, "PRETTY_NAME", '=').unwrap_or("unknown system").trim_matches('"').to_owned(),
         tool("rustc", &["--version"]),
         tool("go", &["version"]),
+        if which("taskset").is_some() { "pinned to cores" } else { "**not pinned: no taskset**" }.to_owned(),
+        format!("instructions by {}", tool("valgrind", &["--version"])),
         format!("load average before the run: {load}{}", if busy(&load) { BUSY } else { "" }),
     ];
     lines.iter().fold(String::new(), |text, line| text + "- " + line + "\n")

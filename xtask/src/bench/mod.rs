@@ -31,6 +31,8 @@ pub enum Command {
     Library(Args),
 }
 
+const BENCHES: [&str; 6] = ["B1", "B2", "B3", "B4", "B10", "reload"];
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Write every row as JSON, so that ratios can be computed by anyone
@@ -39,8 +41,8 @@ pub struct Args {
     /// Fewer and shorter rounds: about three minutes, wider spreads; writes no document
     #[arg(long)]
     quick: bool,
-    /// Only these, separated by commas: B1, B2, B3, B4, B10, reload; writes no document
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    /// Only these, separated by commas; writes no document
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = BENCHES)]
     only: Vec<String>,
     /// The document whose marked part takes the table [default: docs/benchmarks.md of a full run]
     #[arg(long, value_name = "FILE")]
