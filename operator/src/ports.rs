@@ -114,6 +114,8 @@ pub struct StoreView {
     pub policy: Option<String>,
     /// The config document.
     pub config: Option<String>,
+    /// The number of ready instances.
+    pub fleet: Option<String>,
     /// The list of raw keys it holds.
     pub held: Vec<String>,
     /// Each raw key that it holds or wants.

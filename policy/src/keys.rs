@@ -3,6 +3,7 @@
 //! ```text
 //! /fusebox/v1/<cluster>/policy/<namespace>/<name>              one policy document
 //! /fusebox/v1/<cluster>/config/<namespace>/<name>              spec.config.document as plain JSON
+//! /fusebox/v1/<cluster>/fleet/<namespace>/<name>               how many instances share its rate limits
 //! /fusebox/v1/<cluster>/reports/<namespace>/<name>/<instance>  one instance's report, under its lease
 //! /fusebox/v1/<cluster>/raw/<namespace>/<name>                 which raw keys a resource holds
 //! /fusebox/v1/<cluster>/epoch                                  the fence of every write
@@ -61,6 +62,8 @@ pub enum Key {
     Policy(Ident),
     /// A config document.
     Config(Ident),
+    /// How many instances there are.
+    Fleet(Ident),
     /// An instance's report: the resource and the instance.
     Report(Ident, String),
     /// The list of a resource's raw keys.
@@ -89,6 +92,11 @@ impl Keys {
     /// The config document of a resource.
     pub fn config(&self, of: &Ident) -> String {
         format!("{}config/{of}", self.prefix)
+    }
+
+    /// How many instances share the rate limits of a resource; there only while it has one of scope Service.
+    pub fn fleet(&self, of: &Ident) -> String {
+        format!("{}fleet/{of}", self.prefix)
     }
 
     /// The report of one instance: its pod UID, or its address where it has none.
@@ -126,6 +134,7 @@ impl Keys {
         match kind {
             "policy" => ident(rest).map(Key::Policy),
             "config" => ident(rest).map(Key::Config),
+            "fleet" => ident(rest).map(Key::Fleet),
             "raw" => ident(rest).map(Key::Raw),
             "reports" => {
                 let (of, instance) = rest.rsplit_once('/')?;
@@ -146,6 +155,7 @@ mod tests {
         for (key, kind) in [
             (keys.policy(&of), Key::Policy(of.clone())),
             (keys.config(&of), Key::Config(of.clone())),
+            (keys.fleet(&of), Key::Fleet(of.clone())),
             (keys.report(&of, "uid-1"), Key::Report(of.clone(), "uid-1".into())),
             (keys.raw(&of), Key::Raw(of.clone())),
             (keys.epoch(), Key::Epoch),

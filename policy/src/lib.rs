@@ -9,12 +9,17 @@
 //! # Features
 //! - `crd`: the custom resource ([`v1alpha1`]) and its merge into a [`Policy`] ([`merge`]).
 
+mod answer;
+mod breaker;
+mod codes;
 pub mod duration;
 pub mod keys;
+mod limits;
 #[cfg(feature = "crd")]
 pub mod merge;
 mod method_match;
 pub mod policy;
+mod rules;
 #[cfg(feature = "crd")]
 pub mod v1alpha1;
 pub mod wire;

@@ -1,17 +1,30 @@
 //! From what a person declared to the policy that is published: inheritance resolved, all values checked.
 //!
-//! A method or command starts from its section, objects merge field by field, lists replace.
+//! A method or command starts from its section, a shadow from the active policy; objects merge field by
+//! field, lists replace.
 
-use std::collections::BTreeMap;
+mod candidate;
+mod over;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+
+use over::Over;
 
 use crate::Policy;
 use crate::duration::GoDuration;
 use crate::policy::{
-    BreakerPolicy, CommandPolicy, Inbound, MethodMatch, MethodPolicy, Millis, OutOfRange, Outbound,
-    ServerPolicy,
+    BreakerPolicy, CommandPolicy, ErrorClasses, ErrorCode, Inbound, MethodMatch, MethodPolicy, Millis,
+    OutOfRange, Outbound, RateLimit, RetryPolicy, ServerPolicy, Shadow, SlowCall, StaticAnswer,
 };
-use crate::v1alpha1::{CircuitBreakerSpec, InboundSpec, MatchSpec, OutboundSpec, ResilientServiceSpec};
+use crate::v1alpha1::{
+    AnswerSpec, CircuitBreakerSpec, CodeSpec, CommandSpec, InboundSpec, MatchSpec, MethodSpec, OutboundSpec,
+    RateLimitSpec, ResilientServiceSpec, RetrySpec, ShadowSpec, SlowCallSpec,
+};
+
+/// Retries for each hundred calls where nothing is said: Finagle's (`RetryBudget`, `percentCanRetry` 0.2) and
+/// Linkerd's (`retryBudget.retryRatio` 0.2), both over ten seconds.
+const RETRY_BUDGET_PERCENT: u32 = 20;
 
 /// The policy of a resource, or everything that is wrong with it: each line names its field.
 pub fn policy(spec: &ResilientServiceSpec) -> Result<Policy, Vec<String>> {
@@ -19,9 +32,23 @@ pub fn policy(spec: &ResilientServiceSpec) -> Result<Policy, Vec<String>> {
     let policy = Policy {
         inbound: spec.inbound.as_ref().map(|i| inbound(i, &mut wrong)).unwrap_or_default(),
         outbound: spec.outbound.as_ref().map(|o| outbound(o, &mut wrong)).unwrap_or_default(),
+        shadow: spec.shadow.as_ref().and_then(|declared| shadow(declared, spec, &mut wrong)),
     };
     wrong.0.extend(policy.violations());
     if wrong.0.is_empty() { Ok(policy) } else { Err(wrong.0) }
+}
+
+/// None: the shadow names no section.
+fn shadow(shadow: &ShadowSpec, active: &ResilientServiceSpec, wrong: &mut Violations) -> Option<Shadow> {
+    let mut own = Violations::default();
+    let calls_in = shadow.inbound.as_ref().map(|i| candidate::inbound(i, active.inbound.as_ref()));
+    let calls_out = shadow.outbound.as_ref().map(|o| candidate::outbound(o, active.outbound.as_ref()));
+    let shadow = Shadow {
+        inbound: calls_in.map(|spec| inbound(&spec, &mut own)),
+        outbound: calls_out.map(|spec| outbound(&spec, &mut own)),
+    };
+    wrong.0.extend(own.0.into_iter().map(|line| format!("shadow.{line}")));
+    (shadow != Shadow::default()).then_some(shadow)
 }
 
 #[derive(Default)]
@@ -43,28 +70,56 @@ impl Violations {
         let value = T::try_from(value?.into());
         self.note(path, value)
     }
+
+    fn codes(&mut self, path: &str, codes: Option<&Vec<CodeSpec>>) -> BTreeSet<ErrorCode> {
+        codes.into_iter().flatten().filter_map(|code| self.note(path, code.0.parse())).collect()
+    }
 }
 
 fn inbound(spec: &InboundSpec, wrong: &mut Violations) -> Inbound {
-    let default = ServerPolicy {
-        timeout_ms: wrong.millis("inbound.timeout", spec.timeout.as_ref()),
-        max_concurrent_requests: wrong.number("inbound.maxConcurrentRequests", spec.max_concurrent_requests),
-    };
+    let section = spec.section();
+    let default = server("inbound", &section, wrong);
     let methods = spec.methods.iter().enumerate().filter_map(|(n, method)| {
         let at = format!("inbound.methods[{n}]");
-        let timeout = wrong.millis(&format!("{at}.timeout"), method.timeout.as_ref());
-        let limit = wrong.number(&format!("{at}.maxConcurrentRequests"), method.max_concurrent_requests);
-        let matches = method_match(&method.matches);
-        Some(MethodPolicy {
-            matches: wrong.note(&format!("{at}.match"), matches)?,
-            policy: ServerPolicy {
-                timeout_ms: timeout.or(default.timeout_ms),
-                max_concurrent_requests: limit.or(default.max_concurrent_requests),
-            },
-        })
+        let policy = server(&at, &method.over(&section), wrong);
+        let matches = wrong.note(&format!("{at}.match"), method_match(&method.matches))?;
+        Some(MethodPolicy { matches, policy })
     });
     let methods = methods.collect();
     Inbound { default, methods }
+}
+
+fn server(at: &str, spec: &MethodSpec, wrong: &mut Violations) -> ServerPolicy {
+    ServerPolicy {
+        timeout_ms: wrong.millis(&format!("{at}.timeout"), spec.timeout.as_ref()),
+        max_concurrent_requests: wrong
+            .number(&format!("{at}.maxConcurrentRequests"), spec.max_concurrent_requests),
+        rate_limit: spec.rate_limit.as_ref().and_then(|spec| rate(&format!("{at}.rateLimit"), spec, wrong)),
+        fallback: spec.fallback.as_ref().and_then(|spec| wrong.note(&format!("{at}.fallback"), answer(spec))),
+    }
+}
+
+fn rate(at: &str, spec: &RateLimitSpec, wrong: &mut Violations) -> Option<RateLimit> {
+    let Some(rate) = spec.requests_per_second else {
+        wrong.0.push(format!("{at}: requestsPerSecond is needed"));
+        return None;
+    };
+    let burst = spec.burst.unwrap_or((rate / 10).max(1));
+    Some(RateLimit {
+        requests_per_second: wrong.number(&format!("{at}.requestsPerSecond"), Some(rate))?,
+        burst: wrong.number(&format!("{at}.burst"), Some(burst))?,
+        scope: spec.scope.unwrap_or_default(),
+    })
+}
+
+fn answer(spec: &AnswerSpec) -> Result<StaticAnswer, &'static str> {
+    match (&spec.message, &spec.content_type, &spec.body) {
+        (Some(message), None, None) => Ok(StaticAnswer::Message { json: message.to_string() }),
+        (None, Some(content_type), Some(body)) => {
+            Ok(StaticAnswer::Body { content_type: content_type.clone(), body: body.clone() })
+        }
+        _ => Err("set either message, or contentType and body"),
+    }
 }
 
 fn method_match(spec: &MatchSpec) -> Result<MethodMatch, &'static str> {
@@ -85,165 +140,95 @@ fn method_match(spec: &MatchSpec) -> Result<MethodMatch, &'static str> {
 }
 
 fn outbound(spec: &OutboundSpec, wrong: &mut Violations) -> Outbound {
-    let section = spec.circuit_breaker.as_ref();
-    let fallback = spec.fallback.as_ref().is_none_or(|fallback| fallback.enabled);
-    let default = CommandPolicy {
-        timeout_ms: wrong.millis("outbound.timeout", spec.timeout.as_ref()),
-        max_concurrent_requests: wrong.number("outbound.maxConcurrentRequests", spec.max_concurrent_requests),
-        circuit_breaker: breaker("outbound.circuitBreaker", None, section, wrong),
-        fallback_enabled: fallback,
-    };
+    let section = spec.section();
+    let default = command("outbound", &section, wrong);
     let mut commands = BTreeMap::new();
-    for command in &spec.commands {
-        let at = format!("outbound.commands[{}]", command.name);
-        let timeout = wrong.millis(&format!("{at}.timeout"), command.timeout.as_ref());
-        let limit = wrong.number(&format!("{at}.maxConcurrentRequests"), command.max_concurrent_requests);
-        let own = command.circuit_breaker.as_ref();
-        let merged = CommandPolicy {
-            timeout_ms: timeout.or(default.timeout_ms),
-            max_concurrent_requests: limit.or(default.max_concurrent_requests),
-            circuit_breaker: breaker(&format!("{at}.circuitBreaker"), section, own, wrong),
-            fallback_enabled: command.fallback.as_ref().map_or(fallback, |fallback| fallback.enabled),
-        };
-        if commands.insert(command.name.clone(), merged).is_some() {
+    for own in &spec.commands {
+        let at = format!("outbound.commands[{}]", own.name);
+        if commands.insert(own.name.clone(), command(&at, &own.over(&section), wrong)).is_some() {
             wrong.0.push(format!("{at}: named twice"));
         }
     }
     Outbound { default, commands }
 }
 
-fn breaker(
-    at: &str,
-    section: Option<&CircuitBreakerSpec>,
-    own: Option<&CircuitBreakerSpec>,
-    wrong: &mut Violations,
-) -> Option<BreakerPolicy> {
-    let empty = CircuitBreakerSpec::default();
-    let (section, own) = match (section, own) {
-        (None, None) => return None,
-        (section, own) => (section.unwrap_or(&empty), own.unwrap_or(&empty)),
-    };
+fn command(at: &str, spec: &CommandSpec, wrong: &mut Violations) -> CommandPolicy {
+    let breaker = spec.circuit_breaker.as_ref();
+    let retries = spec.retry.as_ref();
+    let fallback = spec.fallback.clone().unwrap_or_default();
+    let errors = spec.errors.clone().unwrap_or_default();
+    CommandPolicy {
+        timeout_ms: wrong.millis(&format!("{at}.timeout"), spec.timeout.as_ref()),
+        max_concurrent_requests: wrong
+            .number(&format!("{at}.maxConcurrentRequests"), spec.max_concurrent_requests),
+        rate_limit: spec.rate_limit.as_ref().and_then(|spec| rate(&format!("{at}.rateLimit"), spec, wrong)),
+        circuit_breaker: breaker.map(|spec| self::breaker(&format!("{at}.circuitBreaker"), spec, wrong)),
+        retry: retries.and_then(|spec| retry(&format!("{at}.retry"), spec, wrong)),
+        errors: ErrorClasses {
+            ignore: wrong.codes(&format!("{at}.errors.ignore"), errors.ignore.as_ref()),
+            count: wrong.codes(&format!("{at}.errors.count"), errors.count.as_ref()),
+        },
+        fallback_enabled: fallback.enabled.unwrap_or(true),
+        fallback_max_concurrent_requests: wrong
+            .number(&format!("{at}.fallback.maxConcurrentRequests"), fallback.max_concurrent_requests),
+    }
+}
+
+fn breaker(at: &str, spec: &CircuitBreakerSpec, wrong: &mut Violations) -> BreakerPolicy {
     let default = BreakerPolicy::default();
-    Some(BreakerPolicy {
+    BreakerPolicy {
         error_percent_threshold: wrong
-            .number(
-                &format!("{at}.errorPercentThreshold"),
-                own.error_percent_threshold.or(section.error_percent_threshold),
-            )
+            .number(&format!("{at}.errorPercentThreshold"), spec.error_percent_threshold)
             .unwrap_or(default.error_percent_threshold),
         request_volume_threshold: wrong
-            .number(
-                &format!("{at}.requestVolumeThreshold"),
-                own.request_volume_threshold.or(section.request_volume_threshold),
-            )
+            .number(&format!("{at}.requestVolumeThreshold"), spec.request_volume_threshold)
             .unwrap_or(default.request_volume_threshold),
         sleep_window_ms: wrong
-            .millis(&format!("{at}.sleepWindow"), own.sleep_window.as_ref().or(section.sleep_window.as_ref()))
+            .millis(&format!("{at}.sleepWindow"), spec.sleep_window.as_ref())
             .unwrap_or(default.sleep_window_ms),
         rolling_window_ms: wrong
-            .millis(
-                &format!("{at}.rollingWindow"),
-                own.rolling_window.as_ref().or(section.rolling_window.as_ref()),
-            )
+            .millis(&format!("{at}.rollingWindow"), spec.rolling_window.as_ref())
             .unwrap_or(default.rolling_window_ms),
         half_open_probes: wrong
-            .number(&format!("{at}.halfOpenProbes"), own.half_open_probes.or(section.half_open_probes))
+            .number(&format!("{at}.halfOpenProbes"), spec.half_open_probes)
             .unwrap_or(default.half_open_probes),
-        mode: own.mode.or(section.mode).unwrap_or_default(),
+        consecutive_failures: wrong
+            .number(&format!("{at}.consecutiveFailures"), spec.consecutive_failures.filter(|n| *n > 0)),
+        slow_call: spec.slow_call.as_ref().and_then(|spec| slow_call(&format!("{at}.slowCall"), spec, wrong)),
+        count_rejections: spec.count_rejections.unwrap_or_default(),
+        mode: spec.mode.unwrap_or_default(),
+    }
+}
+
+fn slow_call(at: &str, spec: &SlowCallSpec, wrong: &mut Violations) -> Option<SlowCall> {
+    if spec.threshold.is_none() || spec.percent.is_none() {
+        wrong.0.push(format!("{at}: threshold and percent are needed"));
+        return None;
+    }
+    Some(SlowCall {
+        threshold_ms: wrong.millis(&format!("{at}.threshold"), spec.threshold.as_ref())?,
+        percent: wrong.number(&format!("{at}.percent"), spec.percent)?,
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec(yaml: &str) -> ResilientServiceSpec {
-        serde_saphyr::from_str(yaml).unwrap()
-    }
-
-    #[test]
-    fn a_command_inherits_field_by_field() {
-        let policy = policy(&spec(
-            "
-service: { name: user }
-outbound:
-  timeout: 300ms
-  circuitBreaker: { errorPercentThreshold: 25, sleepWindow: 2s }
-  commands:
-  - { name: find_user, timeout: 250ms, circuitBreaker: { sleepWindow: 1s }, fallback: { enabled: false } }
-  - { name: other }
-",
-        ))
-        .unwrap();
-        let (find, other) = (&policy.outbound.commands["find_user"], &policy.outbound.commands["other"]);
-        let breaker = find.circuit_breaker.clone().unwrap();
-        assert_eq!(find.timeout_ms.map(u64::from), Some(250));
-        assert_eq!((breaker.error_percent_threshold.get(), u64::from(breaker.sleep_window_ms)), (25, 1000));
-        assert_eq!(breaker.request_volume_threshold.get(), 20, "Hystrix's default");
-        assert!(!find.fallback_enabled && other.fallback_enabled);
-        assert_eq!(other, &policy.outbound.default);
-    }
-
-    #[test]
-    fn a_method_inherits_from_its_section() {
-        let policy = policy(&spec(
-            "
-service: { name: user }
-inbound:
-  timeout: 1s
-  maxConcurrentRequests: 100
-  methods:
-  - { match: { http: { method: GET, pathPrefix: /users } }, timeout: 400ms }
-",
-        ))
-        .unwrap();
-        let method = &policy.inbound.methods[0].policy;
-        assert_eq!(method.timeout_ms.map(u64::from), Some(400));
-        assert_eq!(method.max_concurrent_requests.map(u64::from), Some(100));
-    }
-
-    #[test]
-    fn a_slash_at_the_end_of_a_prefix_means_nothing() {
-        let of = |prefix: &str| {
-            let methods = format!("[{{ match: {{ http: {{ pathPrefix: {prefix} }} }} }}]");
-            policy(&spec(&format!("{{ service: {{ name: user }}, inbound: {{ methods: {methods} }} }}")))
-        };
-        assert_eq!(of("/users/"), of("/users"));
-        assert_eq!(of("/").unwrap().inbound.methods[0].matches.to_string(), "* /");
-        let twice = policy(&spec(
-            "
-service: { name: user }
-inbound: { methods: [{ match: { http: { pathPrefix: /a } } }, { match: { http: { pathPrefix: /a/ } } }] }
-",
-        ));
-        assert!(twice.unwrap_err()[0].contains("the same match as methods[0]"));
-    }
-
-    #[test]
-    fn every_wrong_field_is_named() {
-        let wrong = policy(&spec(
-            "
-service: { name: user }
-inbound: { timeout: 0s, methods: [{ match: {} }] }
-outbound: { commands: [{ name: a, timeout: 10x }, { name: a }] }
-",
-        ))
-        .unwrap_err();
-        let all = wrong.join("\n");
-        for part in [
-            "inbound.timeout: 0s is out of range",
-            "inbound.methods[0].match",
-            "outbound.commands[a].timeout",
-            "named twice",
-        ] {
-            assert!(all.contains(part), "{part} in {all}");
+/// None: one attempt, so no retry.
+fn retry(at: &str, spec: &RetrySpec, wrong: &mut Violations) -> Option<RetryPolicy> {
+    let budget = spec.budget_percent.unwrap_or(RETRY_BUDGET_PERCENT);
+    let per_try_timeout_ms = wrong.millis(&format!("{at}.perTryTimeout"), spec.per_try_timeout.as_ref());
+    let budget_percent = wrong.number(&format!("{at}.budgetPercent"), Some(budget));
+    match spec.max_attempts {
+        None => {
+            wrong.0.push(format!("{at}: maxAttempts is needed"));
+            None
         }
-    }
-
-    #[test]
-    fn no_section_is_no_limit() {
-        let policy = policy(&spec("service: { name: user }")).unwrap();
-        assert_eq!(policy.outbound.default, CommandPolicy::default());
-        assert_eq!(policy.inbound, Inbound::default());
+        Some(1) => None,
+        attempts => Some(RetryPolicy {
+            max_attempts: wrong.number(&format!("{at}.maxAttempts"), attempts)?,
+            per_try_timeout_ms,
+            budget_percent: budget_percent?,
+        }),
     }
 }
+
+#[cfg(test)]
+mod tests;

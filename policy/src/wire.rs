@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::policy::{Inbound, Outbound, Policy};
+use crate::policy::{Inbound, Outbound, Policy, Shadow};
 
 /// The version of the policy document. It is raised by any change of meaning.
 pub const SCHEMA: u32 = 1;
@@ -19,7 +19,7 @@ pub const SCHEMA: u32 = 1;
 /// The largest policy document a reader accepts, in bytes. etcd's own limit is 1.5 MiB a request.
 pub const MAX_POLICY_BYTES: usize = 256 * 1024;
 
-/// How many unknown commands and breakers a report names.
+/// How many unknown commands, breakers and shadows a report names.
 pub const MAX_REPORTED: usize = 16;
 
 /// A digest of a policy's meaning: equal policies have equal hashes, whatever else of their resource
@@ -64,6 +64,9 @@ pub struct PolicyDocument {
     pub inbound: Inbound,
     /// Calls it makes.
     pub outbound: Outbound,
+    /// A candidate that never acts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
 }
 
 /// Why a policy document was refused. The last good policy stays in force.
@@ -95,7 +98,8 @@ impl PolicyDocument {
     /// The document of a resource's policy.
     pub fn new(uid: impl Into<String>, policy: Policy) -> Self {
         let hash = PolicyHash::of(&policy);
-        Self { schema: SCHEMA, uid: uid.into(), hash, inbound: policy.inbound, outbound: policy.outbound }
+        let Policy { inbound, outbound, shadow } = policy;
+        Self { schema: SCHEMA, uid: uid.into(), hash, inbound, outbound, shadow }
     }
 
     /// The bytes to publish.
@@ -130,7 +134,8 @@ impl PolicyDocument {
 
     /// The policy in it.
     pub fn policy(&self) -> Policy {
-        Policy { inbound: self.inbound.clone(), outbound: self.outbound.clone() }
+        let (inbound, outbound) = (self.inbound.clone(), self.outbound.clone());
+        Policy { inbound, outbound, shadow: self.shadow.clone() }
     }
 }
 
@@ -162,6 +167,10 @@ pub struct Report {
     /// Breakers that are not closed, at most [`MAX_REPORTED`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub breakers: Vec<BreakerReport>,
+    /// What the shadow policy would have done, for its commands and methods that would have acted, at most
+    /// [`MAX_REPORTED`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadow: Vec<ShadowReport>,
 }
 
 /// A document that an instance refused.
@@ -198,6 +207,53 @@ pub enum BreakerState {
     Open,
     /// Probes pass.
     HalfOpen,
+}
+
+/// What the shadow policy would have done to the calls of one command or method, counted since it was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShadowReport {
+    /// The command, or the method as its match is written: `user.v1.UserService/GetUser`.
+    pub name: String,
+    /// Which of the two.
+    pub kind: ShadowKind,
+    /// Calls that it decided on.
+    #[serde(default)]
+    pub calls: u64,
+    /// How often its breaker would have opened.
+    #[serde(default)]
+    pub would_open: u64,
+    /// Calls that its breaker would have refused.
+    #[serde(default)]
+    pub would_refuse: u64,
+    /// Calls above its concurrency limit.
+    #[serde(default)]
+    pub would_limit: u64,
+    /// Calls above its rate limit.
+    #[serde(default)]
+    pub would_rate_limit: u64,
+    /// Calls longer than its timeout.
+    #[serde(default)]
+    pub would_time_out: u64,
+}
+
+/// What a shadow policy decided on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ShadowKind {
+    /// A call that the service makes.
+    Command,
+    /// A call to the service.
+    Method,
+}
+
+/// How many instances share a rate limit of scope Service. It is no part of the policy, as it changes with
+/// every instance; unknown fields are ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fleet {
+    /// Ready by their endpoint.
+    pub ready: u32,
 }
 
 /// The value of an epoch key: who may write.
@@ -259,6 +315,40 @@ mod tests {
         assert_eq!(serde_json::to_string(&report).unwrap(), old);
     }
 
+    /// Every field that a policy may hold, as it comes from a resource.
+    #[cfg(feature = "crd")]
+    #[test]
+    fn the_golden_policy_of_all_fields_reads_and_writes_the_same_bytes() {
+        let golden = include_str!("../testdata/all-fields.json").trim();
+        let spec = serde_saphyr::from_str(include_str!("../testdata/all-fields.yaml")).unwrap();
+        let document =
+            PolicyDocument::new("7a0e3c52-0f0c-4a53-9d63-1d6a5b1f4c11", crate::merge::policy(&spec).unwrap());
+        assert_eq!(document.to_json(), golden);
+        assert_eq!(PolicyDocument::from_json(golden.as_bytes()), Ok(document));
+    }
+
+    #[test]
+    fn a_shadow_is_part_of_the_hash() {
+        let golden = include_str!("../testdata/all-fields.json").trim();
+        let edited = golden.replace("\"timeoutMs\":220", "\"timeoutMs\":221");
+        assert!(edited != golden);
+        assert!(matches!(PolicyDocument::from_json(edited.as_bytes()), Err(Refused::Hash { .. })));
+    }
+
+    #[test]
+    fn the_golden_report_of_a_shadow_reads_and_writes_the_same_bytes() {
+        let golden = include_str!("../testdata/report-shadow.json").trim();
+        let report: Report = serde_json::from_str(golden).unwrap();
+        assert_eq!(serde_json::to_string(&report).unwrap(), golden);
+        assert_eq!((report.shadow[0].kind, report.shadow[1].would_rate_limit), (ShadowKind::Command, 4));
+    }
+
+    #[test]
+    fn a_fleet_is_read_leniently() {
+        let fleet: Fleet = serde_json::from_str(r#"{"ready":3,"zones":2}"#).unwrap();
+        assert_eq!(serde_json::to_string(&fleet).unwrap(), r#"{"ready":3}"#);
+    }
+
     #[test]
     fn a_changed_number_is_noticed() {
         let edited = GOLDEN.replace("\"timeoutMs\":250", "\"timeoutMs\":251");
@@ -280,7 +370,7 @@ mod tests {
     #[test]
     fn a_field_of_a_newer_library_in_a_report_is_ignored() {
         let golden = include_str!("../testdata/report.json").trim();
-        let newer = golden.replacen('{', "{\"shadow\":{},", 1);
+        let newer = golden.replacen('{', "{\"weather\":{},", 1);
         assert!(serde_json::from_str::<Report>(&newer).is_ok());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 
+pub use fusebox_policy::policy::ErrorCode;
+
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -18,6 +20,11 @@ pub enum Class {
 pub trait Classify {
     /// Whose fault it is.
     fn class(&self) -> Class;
+
+    /// What the lists of a policy call it, if it is one of the codes they know: those come first.
+    fn code(&self) -> Option<ErrorCode> {
+        None
+    }
 }
 
 impl Classify for Infallible {
@@ -37,6 +44,11 @@ impl Classify for std::io::Error {
 pub trait Classifier<E> {
     /// Whose fault it is.
     fn class(&self, error: &E) -> Class;
+
+    /// What the lists of a policy call it.
+    fn code(&self, _error: &E) -> Option<ErrorCode> {
+        None
+    }
 }
 
 /// Asks the error itself, by [`Classify`].
@@ -46,6 +58,10 @@ pub struct ByError;
 impl<E: Classify> Classifier<E> for ByError {
     fn class(&self, error: &E) -> Class {
         error.class()
+    }
+
+    fn code(&self, error: &E) -> Option<ErrorCode> {
+        error.code()
     }
 }
 

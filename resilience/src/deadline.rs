@@ -3,13 +3,16 @@
 //! It is bound to the task: known wherever the future of a [`Command`](crate::Command)'s call or of
 //! a served request is polled, and unknown in what that future spawns.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
-use tokio::time::Instant;
 
-tokio::task_local! {
-    static DEADLINE: Instant;
+use crate::clock::{Now, exact};
+
+thread_local! {
+    /// Set while a future is polled that has one: a plain cell, as it is set on the path of every call.
+    static DUE: Cell<Now> = const { Cell::new(Now::NEVER) };
 }
 
 /// The header that carries a deadline between gRPC peers.
@@ -18,7 +21,8 @@ const GRPC_TIMEOUT: &str = "grpc-timeout";
 /// How long the work may still take; zero once the deadline has passed. None where there is no
 /// deadline.
 pub fn remaining() -> Option<Duration> {
-    current().map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    let due = current();
+    (due != Now::NEVER).then(|| due.since(exact()))
 }
 
 /// Writes what remains as `grpc-timeout` for an outbound request, so that the callee gives up when we
@@ -66,15 +70,27 @@ pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// The deadline of the current code.
-pub(crate) fn current() -> Option<Instant> {
-    DEADLINE.try_with(|deadline| *deadline).ok()
+#[inline]
+pub(crate) fn current() -> Now {
+    DUE.get()
 }
 
-/// Runs `f` under a deadline; None leaves the one that holds.
-pub(crate) fn within<R>(deadline: Option<Instant>, f: impl FnOnce() -> R) -> R {
-    match deadline {
-        Some(deadline) => DEADLINE.sync_scope(deadline, f),
-        None => f(),
+/// Runs `f` under a deadline, or under the one that holds if that is earlier.
+#[inline]
+pub(crate) fn within<R>(due: Now, f: impl FnOnce() -> R) -> R {
+    let holds = DUE.get();
+    // Also where f panics: another task may be polled on this thread next.
+    let _restore = Restore(holds);
+    DUE.set(due.min(holds));
+    f()
+}
+
+struct Restore(Now);
+
+impl Drop for Restore {
+    #[inline]
+    fn drop(&mut self) {
+        DUE.set(self.0);
     }
 }
 
@@ -107,22 +123,21 @@ mod tests {
         let mut outbound = HeaderMap::new();
         set_grpc_timeout(&mut outbound);
         assert!(outbound.is_empty(), "no deadline, no header");
-        let deadline = Instant::now() + Duration::from_millis(250);
-        within(Some(deadline), || set_grpc_timeout(&mut outbound));
+        let deadline = exact().plus(250_000_000);
+        within(deadline, || set_grpc_timeout(&mut outbound));
         assert_eq!(outbound[GRPC_TIMEOUT], "250000u");
         let mut earlier = headers("1m");
-        within(Some(deadline), || set_grpc_timeout(&mut earlier));
+        within(deadline, || set_grpc_timeout(&mut earlier));
         assert_eq!(earlier[GRPC_TIMEOUT], "1m");
-        let hour = Instant::now() + Duration::from_hours(1);
+        let hour = exact().plus(3_600_000_000_000);
         let mut later = headers("2H");
-        within(Some(hour), || set_grpc_timeout(&mut later));
+        within(hour, || set_grpc_timeout(&mut later));
         assert_eq!(later[GRPC_TIMEOUT], "3600000m");
         for (nanos, text) in
             [(1_000_001, "1001u"), (100_000_000_001, "100001m"), (100_000_000_000_001, "100001S")]
         {
             let mut odd = HeaderMap::new();
-            let deadline = Instant::now() + Duration::from_nanos(nanos);
-            within(Some(deadline), || set_grpc_timeout(&mut odd));
+            within(exact().plus(nanos), || set_grpc_timeout(&mut odd));
             assert_eq!(odd[GRPC_TIMEOUT], text, "a client that follows it is never ahead of us");
         }
         assert_eq!(remaining(), None, "the deadline ends with its scope");

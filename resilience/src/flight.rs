@@ -1,98 +1,177 @@
 //! A call or request in flight: whatever becomes of it, it is settled exactly once.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
+use crate::circuit::{Circuit, Landing};
+use crate::clock::{Now, exact};
+use crate::deadline;
+use crate::fuse::Ticket;
 use crate::outcome::Outcome;
 
-/// Who admitted a call and learns how it ended.
-pub(crate) trait Account {
-    /// What the account needs to know of the admission.
-    type Ticket: Copy;
+/// How long a flight may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// Milliseconds from its start; zero: as long as it likes.
+    pub(crate) timeout_ms: u32,
+    /// The deadline of what it is part of.
+    pub(crate) enclosing: Now,
+}
 
-    /// Takes back the permit and counts the outcome.
-    fn settle(&self, ticket: Self::Ticket, outcome: Outcome, now: Instant);
+impl Times {
+    #[inline]
+    const fn timeout(self) -> u64 {
+        self.timeout_ms as u64 * 1_000_000
+    }
 }
 
 /// One admitted call. Dropped without being settled, it counts as cancelled; with two exceptions:
 /// at or after 95 % of its deadline as a timeout, because the caller's own timer may be a little
 /// ahead of ours, and while its code runs as a failure, because only a panic does that.
+///
+/// The clock is read exactly when the call first has to wait, not before: its start is then known to a
+/// millisecond or, if it had to wait at once, as exactly as that.
 #[derive(Debug)]
-pub(crate) struct Flight<A: Account> {
-    account: Arc<A>,
-    ticket: Option<A::Ticket>,
-    started: Instant,
-    deadline: Option<Instant>,
+pub(crate) struct Flight {
+    circuit: &'static Circuit,
+    ticket: Ticket,
+    shadow: Option<Ticket>,
+    started: Now,
+    times: Times,
+    waited: bool,
     running: bool,
+    settled: bool,
 }
 
-impl<A: Account> Flight<A> {
-    /// A call that `account` has admitted.
+impl Flight {
+    /// A call that `circuit` has admitted.
+    #[inline]
     pub(crate) const fn new(
-        account: Arc<A>,
-        ticket: A::Ticket,
-        started: Instant,
-        deadline: Option<Instant>,
+        circuit: &'static Circuit,
+        ticket: Ticket,
+        shadow: Option<Ticket>,
+        started: Now,
+        times: Times,
     ) -> Self {
-        Self { account, ticket: Some(ticket), started, deadline, running: false }
+        Self { circuit, ticket, shadow, started, times, waited: false, running: false, settled: false }
     }
 
-    /// Runs a part of the call's code.
+    /// Runs a part of the call's code, under its deadline.
+    #[inline]
     pub(crate) fn run<R>(&mut self, part: impl FnOnce() -> R) -> R {
         self.running = true;
-        let result = part();
+        let result = deadline::within(self.due(), part);
         self.running = false;
         result
     }
 
-    /// When the call must have ended.
-    pub(crate) const fn deadline(&self) -> Option<Instant> {
-        self.deadline
+    /// The call has to wait: it is in flight, and its deadline is exact.
+    pub(crate) fn wait(&mut self) {
+        if !self.waited {
+            self.waited = true;
+            let latest = self.started.plus(self.circuit.clock().slack());
+            self.started = exact().clamp(self.started, latest);
+            self.hold();
+        }
     }
 
-    /// Whether the call should have ended by `now`.
-    pub(crate) fn is_overdue(&self, now: Instant) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= now)
+    /// Counts it as one in flight, if it has no permit yet.
+    pub(crate) fn hold(&mut self) {
+        self.circuit.fuse.wait(&mut self.ticket);
+        if let (Some(ticket), Some(shadow)) = (&mut self.shadow, self.circuit.shadow()) {
+            shadow.fuse.wait(ticket);
+        }
+    }
+
+    /// When the call must have ended: until it waits by a millisecond too late rather than too early.
+    #[inline]
+    pub(crate) fn due(&self) -> Now {
+        if self.times.timeout_ms == 0 {
+            return self.times.enclosing;
+        }
+        let slack = if self.waited { 0 } else { self.circuit.clock().slack() };
+        self.started.plus(slack + self.times.timeout()).min(self.times.enclosing)
+    }
+
+    /// Whether the call should have ended by now.
+    pub(crate) fn is_overdue(&self) -> bool {
+        let due = self.due();
+        due != Now::NEVER && due <= exact()
     }
 
     /// The deadline was met: what follows, like the body of a response, may take as long as it likes.
     /// Dropped from here on, it is cancelled.
     pub(crate) const fn lift_deadline(&mut self) {
-        self.deadline = None;
+        self.times = Times { timeout_ms: 0, enclosing: Now::NEVER };
     }
 
-    /// From admission to deadline.
+    /// From start to deadline.
     pub(crate) fn limit(&self) -> Duration {
-        self.deadline.map_or(Duration::MAX, |deadline| deadline - self.started)
+        let enclosing = self.times.enclosing.since(self.started);
+        match self.times.timeout_ms {
+            0 => enclosing,
+            millis => enclosing.min(Duration::from_millis(millis.into())),
+        }
+    }
+
+    /// The call has given its answer.
+    #[inline]
+    pub(crate) fn succeed(&mut self) {
+        let plain = !(self.waited || self.settled) && self.shadow.is_none();
+        if plain && self.circuit.succeed(self.ticket, self.started) {
+            self.settled = true;
+        } else {
+            self.settle(Outcome::Success);
+        }
     }
 
     /// The call has ended.
-    pub(crate) fn settle(mut self, outcome: Outcome) {
-        self.end(outcome);
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn settle(&mut self, outcome: Outcome) {
+        let now = if self.waited { exact() } else { self.circuit.clock().now() };
+        self.end(outcome, now);
     }
 
-    fn end(&mut self, outcome: Outcome) {
-        if let Some(ticket) = self.ticket.take() {
-            self.account.settle(ticket, outcome, Instant::now());
+    fn end(&mut self, outcome: Outcome, now: Now) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
         }
+        let landing = Landing {
+            ticket: self.ticket,
+            shadow: self.shadow,
+            took: now.nanos_since(self.started),
+            waited: self.waited,
+            hurried: outcome == Outcome::Timeout && self.was_hurried(),
+        };
+        self.circuit.settle(landing, outcome, now);
     }
 
-    fn unsettled(&self, now: Instant) -> Outcome {
-        let passed = now.saturating_duration_since(self.started);
-        match self.deadline {
+    #[cold]
+    #[inline(never)]
+    fn was_hurried(&self) -> bool {
+        let left = self.times.enclosing.nanos_since(self.started);
+        self.times.timeout_ms != 0 && left < self.times.timeout() / 2
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn abandon(&mut self) {
+        let now = exact();
+        let passed = now.since(self.started);
+        let outcome = match self.due() {
             _ if self.running => Outcome::Failure,
-            Some(_) if passed * 100 >= self.limit() * 95 => Outcome::Timeout,
+            due if due != Now::NEVER && passed * 100 >= self.limit() * 95 => Outcome::Timeout,
             _ => Outcome::Cancelled,
-        }
+        };
+        self.end(outcome, now);
     }
 }
 
-impl<A: Account> Drop for Flight<A> {
+impl Drop for Flight {
+    #[inline]
     fn drop(&mut self) {
-        if self.ticket.is_some() {
-            self.end(self.unsettled(Instant::now()));
+        if !self.settled {
+            self.abandon();
         }
     }
 }

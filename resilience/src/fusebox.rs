@@ -1,19 +1,20 @@
 //! The handle that everything hangs on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use fusebox_policy::policy::Policy;
 use fusebox_policy::wire::{PolicyHash, Rejected};
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 
-use crate::clock::Clock;
+use crate::circuit::Surroundings;
+use crate::clock::{Clock, exact};
 use crate::command::Command;
 use crate::command::registry::Registry;
-use crate::server::ServerLayer;
-use crate::server::methods::Methods;
+use crate::layer::methods::Methods;
+use crate::layer::{HttpLayer, Side};
+use crate::sync::Writers;
 
 /// The policies of this process and everything that lives under them. Clones are one and the same;
 /// layers and commands go on without it.
@@ -27,9 +28,9 @@ pub struct Fusebox {
 /// What layers, commands and the feed share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) clock: Clock,
+    pub(crate) clock: &'static Clock,
     pub(crate) commands: Registry,
-    pub(crate) methods: Methods,
+    pub(crate) methods: &'static Methods,
     /// Which policy is in force.
     pub(crate) applied: watch::Sender<Applied>,
     /// Woken by what a report tells beside the policy: breakers, unknown commands.
@@ -38,13 +39,14 @@ pub(crate) struct Shared {
     pub(crate) counts: FeedCounts,
     /// Whether anybody has asked for the server layer.
     pub(crate) attached: AtomicBool,
-    versions: AtomicU64,
+    /// How many instances share the rates of scope `Service`.
+    instances: AtomicU32,
+    writers: Writers,
 }
 
 /// Which policy is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Applied {
-    pub(crate) version: u64,
     /// None: the compiled-in default.
     pub(crate) hash: Option<PolicyHash>,
     pub(crate) at: Timestamp,
@@ -125,7 +127,7 @@ impl Fusebox {
     /// Puts the requests to this service under policy. The report tells that it was asked for: an
     /// inbound policy that nothing enforces must not look enforced. So ask for it before the service is
     /// ready, and only to use it.
-    pub fn server_layer(&self) -> ServerLayer {
+    pub fn server_layer(&self) -> HttpLayer {
         let told = self.shared.attached.swap(true, Ordering::Relaxed);
         #[cfg(feature = "etcd")]
         if !told {
@@ -133,14 +135,14 @@ impl Fusebox {
         }
         #[cfg(not(feature = "etcd"))]
         let _ = told;
-        ServerLayer::new(Arc::clone(&self.shared))
+        HttpLayer::new(Side::Server(self.shared.methods))
     }
 
     /// The command of that name. A name that the policy does not mention runs under its
     /// `outbound` defaults; that is logged once and reported. After 256 such names all others share
     /// one state.
     pub fn command(&self, name: &str) -> Command {
-        Command::new(self.shared.commands.get(name))
+        Command::new(self.shared.command(name))
     }
 
     /// The metrics as Prometheus (`OpenMetrics`) text, content type
@@ -163,37 +165,52 @@ impl Fusebox {
 impl Shared {
     pub(crate) fn new(policy: Policy, hash: Option<PolicyHash>) -> Self {
         let now = Timestamp::now();
-        let clock = Clock::new(Instant::now(), now);
+        // What calls look at lives as long as the process: docs/adr/0008.
+        let clock: &'static Clock = Box::leak(Box::new(Clock::detect(now)));
         let changed = Arc::new(Notify::new());
-        let commands = Registry::new(policy.outbound, hash.is_some(), clock, Arc::clone(&changed));
-        let applied = Applied { version: 0, hash, at: now, rejected: None };
+        let around = Surroundings { clock, changed: Arc::clone(&changed) };
+        let shadow = policy.shadow.unwrap_or_default();
+        let methods = Methods::new(&policy.inbound, shadow.inbound.as_ref(), around.clone());
+        let commands = Registry::new(policy.outbound, shadow.outbound, hash.is_some(), around);
         Self {
             clock,
             commands,
-            methods: Methods::new(policy.inbound),
-            applied: watch::Sender::new(applied),
+            methods: Box::leak(Box::new(methods)),
+            applied: watch::Sender::new(Applied { hash, at: now, rejected: None }),
             #[cfg(feature = "etcd")]
             changed,
             counts: FeedCounts::default(),
             attached: AtomicBool::new(false),
-            versions: AtomicU64::new(0),
+            instances: AtomicU32::new(1),
+            writers: Writers::default(),
         }
+    }
+
+    /// The command of that name.
+    pub(crate) fn command(&self, name: &str) -> &'static crate::command::state::CommandState {
+        self.commands.find(name).unwrap_or_else(|| self.commands.get_or_add(name, &self.writers.turn()))
     }
 
     /// Puts a policy in force. Of two that race the later call wins, everywhere.
     pub(crate) fn apply(&self, policy: &Policy, hash: PolicyHash) {
-        let version = self.versions.fetch_add(1, Ordering::Relaxed) + 1;
-        self.commands.reload(version, policy.outbound.clone());
-        self.methods.reload(version, &policy.inbound);
+        let turn = self.writers.turn();
+        let instances = self.instances.load(Ordering::Relaxed);
+        let shadow = policy.shadow.clone().unwrap_or_default();
+        self.commands.reload(policy.outbound.clone(), shadow.outbound, instances, &turn);
+        self.methods.reload(&policy.inbound, shadow.inbound.as_ref(), instances);
         self.counts.applied.fetch_add(1, Ordering::Relaxed);
-        let at = self.clock.timestamp(self.clock.now());
-        self.applied.send_if_modified(|applied| {
-            let newer = applied.version < version;
-            if newer {
-                *applied = Applied { version, hash: Some(hash), at, rejected: None };
-            }
-            newer
-        });
+        let at = self.clock.timestamp(exact().tick());
+        self.applied.send_replace(Applied { hash: Some(hash), at, rejected: None });
+    }
+
+    /// How many instances share the rates of scope `Service`; zero is taken for one.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn set_instances(&self, instances: u32) {
+        let turn = self.writers.turn();
+        if self.instances.swap(instances, Ordering::Relaxed) != instances {
+            self.commands.set_instances(instances, &turn);
+            self.methods.set_instances(instances);
+        }
     }
 
     /// Notes that the newest document was refused; None: that it was not.

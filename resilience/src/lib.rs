@@ -74,6 +74,7 @@
 //! - `tonic`: `tonic::Status` as an error of commands and as their answer.
 
 mod breaker;
+mod circuit;
 pub mod classify;
 mod clock;
 mod command;
@@ -85,23 +86,33 @@ pub mod etcd;
 #[cfg(feature = "etcd")]
 mod feed;
 mod flight;
+mod fuse;
 mod fusebox;
+mod latency;
+mod layer;
 mod limit;
 mod metrics;
 mod outcome;
+mod rate;
 #[cfg(feature = "etcd")]
 mod report;
-mod server;
+mod shadow;
+mod shard;
+mod slot;
+mod sync;
 mod timed;
 #[cfg(feature = "tonic")]
 mod tonic;
 
-pub use classify::{Class, Classify};
-pub use command::{Call, Command, CommandError, OrFallback};
+pub use classify::{Class, Classify, ErrorCode};
+pub use command::{
+    Attempt, Call, Command, CommandError, CommandFuture, CommandLayer, CommandService, IdempotentCall,
+    OrFallback, OrFallbackAsync,
+};
 #[cfg(feature = "etcd")]
 pub use env::EnvError;
 pub use fusebox_policy::Policy;
 pub use fusebox_policy::wire::PolicyHash;
-pub use server::{ServerBody, ServerFuture, ServerLayer, ServerService};
+pub use layer::{HttpBody, HttpFuture, HttpLayer, HttpService};
 
 pub use crate::fusebox::Fusebox;

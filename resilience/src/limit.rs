@@ -1,6 +1,6 @@
 //! A concurrency limit that can be resized while calls are in flight.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// Counts calls in flight, whether or not there is a limit, so that a limit set later holds for
 /// those too.

@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::breaker::Verdict;
+use crate::shard::Write;
+
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -17,21 +20,43 @@ pub(crate) enum Outcome {
     Cancelled,
     /// The concurrency limit was full.
     Rejected,
+    /// The rate was used up.
+    RateLimited,
     /// The breaker was open.
     Open,
 }
 
 impl Outcome {
     /// Every outcome, in the order of [`Tally`].
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Success,
         Self::Failure,
         Self::Timeout,
         Self::ClientError,
         Self::Cancelled,
         Self::Rejected,
+        Self::RateLimited,
         Self::Open,
     ];
+
+    /// What it tells the breaker. A timeout of a call in a hurry tells nothing.
+    #[inline]
+    pub(crate) const fn verdict(self, hurried: bool) -> Verdict {
+        match self {
+            Self::Success => Verdict::Good,
+            Self::Timeout if hurried => Verdict::Neither,
+            Self::Failure | Self::Timeout => Verdict::Bad,
+            Self::ClientError | Self::Cancelled | Self::Rejected | Self::RateLimited | Self::Open => {
+                Verdict::Neither
+            }
+        }
+    }
+
+    /// Whether it was answered, late or not, so that the time it took says something.
+    #[inline]
+    pub(crate) const fn has_latency(self) -> bool {
+        matches!(self, Self::Success | Self::Failure | Self::Timeout | Self::ClientError)
+    }
 
     /// The value of the label `outcome`.
     pub(crate) const fn label(self) -> &'static str {
@@ -42,6 +67,7 @@ impl Outcome {
             Self::ClientError => "client_error",
             Self::Cancelled => "cancelled",
             Self::Rejected => "rejected",
+            Self::RateLimited => "rate_limited",
             Self::Open => "open",
         }
     }
@@ -53,8 +79,9 @@ pub(crate) struct Tally([AtomicU64; Outcome::ALL.len()]);
 
 impl Tally {
     /// Counts one.
-    pub(crate) fn count(&self, outcome: Outcome) {
-        self.0[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    #[inline]
+    pub(crate) fn count(&self, outcome: Outcome, write: Write) {
+        write.add(&self.0[outcome as usize], 1);
     }
 
     /// How often `outcome` happened.

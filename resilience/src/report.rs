@@ -6,9 +6,8 @@ use fusebox_policy::policy::{BreakerMode, BreakerPolicy};
 use fusebox_policy::wire::{BreakerReport, BreakerState, MAX_REPORTED, Report};
 use jiff::Timestamp;
 
-use crate::breaker::felt;
-use crate::breaker::gate::Change;
 use crate::breaker::state::Phase;
+use crate::breaker::{Change, felt};
 use crate::clock::Clock;
 use crate::env::Identity;
 use crate::fusebox::Shared;
@@ -17,9 +16,9 @@ use crate::fusebox::Shared;
 pub(crate) fn report(identity: &Identity, boot: &str, shared: &Shared) -> Report {
     let applied = shared.applied.borrow().clone();
     let breakers = shared.commands.all().into_iter().filter_map(|command| {
-        let policy = command.policy().circuit_breaker;
-        let state = command.gate.state().phase;
-        breaker(&command.name, policy.as_ref(), state, &command.gate.last(), shared.clock, applied.at)
+        let (policy, fuse) = (command.breaker_policy(), &command.circuit.fuse);
+        let state = fuse.gate.state().phase;
+        breaker(&command.circuit.name, policy.as_ref(), state, &fuse.last(), shared.clock, applied.at)
     });
     let breakers = breakers.take(MAX_REPORTED).collect();
     let mut unknown_commands = shared.commands.unknown();
@@ -34,6 +33,7 @@ pub(crate) fn report(identity: &Identity, boot: &str, shared: &Shared) -> Report
         server_layer: Some(shared.attached.load(Ordering::Relaxed)),
         unknown_commands,
         breakers,
+        shadow: Vec::new(),
     }
 }
 
@@ -43,7 +43,7 @@ fn breaker(
     policy: Option<&BreakerPolicy>,
     phase: Phase,
     last: &Change,
-    clock: Clock,
+    clock: &Clock,
     applied_at: Timestamp,
 ) -> Option<BreakerReport> {
     let state = felt(policy, phase);
@@ -60,21 +60,22 @@ fn breaker(
 #[cfg(test)]
 mod tests {
     use fusebox_policy::policy::Policy;
-    use tokio::time::Instant;
 
     use super::*;
-    use crate::breaker::state::State;
+    use crate::breaker::{Reason, State};
     use crate::clock::Tick;
 
-    #[test]
-    fn a_breaker_is_reported_as_its_callers_feel_it() {
+    #[tokio::test(start_paused = true)]
+    async fn a_breaker_is_reported_as_its_callers_feel_it() {
         let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let clock = Clock::new(Instant::now(), start);
-        let open = State::START.trip(Tick(2000));
-        let last = Change { state: open, at: Tick(2000), reason: "30 % errors of 40 calls".into() };
+        let clock = Clock::detect(start);
+        let two_seconds_later = Tick(clock.now().tick().0 + 2000);
+        let open = State::START.trip(two_seconds_later);
+        let reason = Reason::Errors { percent: 30, volume: 40 };
+        let last = Change { state: open, at: two_seconds_later, reason };
         let report = |mode, state: State| {
             let policy = BreakerPolicy { mode, ..BreakerPolicy::default() };
-            breaker("find_user", Some(&policy), state.phase, &last, clock, start)
+            breaker("find_user", Some(&policy), state.phase, &last, &clock, start)
         };
         let said = report(BreakerMode::Enforce, open).unwrap();
         assert_eq!(
@@ -96,7 +97,7 @@ mod tests {
         breaker.mode = BreakerMode::ForcedOpen;
         let shared = Shared::new(policy, Some("00".parse().unwrap()));
         for n in 0..40 {
-            shared.commands.get(&format!("c{n:02}"));
+            shared.command(&format!("c{n:02}"));
         }
         let identity = Identity { name: "user-1".into(), key: "uid-1".into() };
         let report = report(&identity, "boot", &shared);

@@ -1,13 +1,13 @@
-//! A future with a deadline, which it also tells to the code it polls.
+//! A future with the deadline of its flight.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 use tokio::task::coop::{Unconstrained, unconstrained};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 
-use crate::deadline;
+use crate::flight::Flight;
 
 pin_project! {
     /// Ends with its future or at the deadline, whichever is first; a future that is ready at its
@@ -16,7 +16,7 @@ pin_project! {
     pub(crate) struct Timed<F> {
         #[pin]
         future: F,
-        deadline: Option<Instant>,
+        armed: bool,
         // Unconstrained: a future that uses up the task's budget must not starve its own timeout.
         #[pin]
         timer: Option<Unconstrained<Sleep>>,
@@ -28,23 +28,25 @@ pin_project! {
 pub(crate) struct Elapsed;
 
 impl<F: Future> Timed<F> {
-    /// Runs `future` until `deadline`; None: for ever.
-    pub(crate) const fn new(future: F, deadline: Option<Instant>) -> Self {
-        Self { future, deadline, timer: None }
+    pub(crate) const fn new(future: F) -> Self {
+        Self { future, armed: false, timer: None }
     }
-}
 
-impl<F: Future> Future for Timed<F> {
-    type Output = Result<F::Output, Elapsed>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    /// Polls the future within its flight.
+    #[inline]
+    pub(crate) fn poll_in(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        flight: &mut Flight,
+    ) -> Poll<Result<F::Output, Elapsed>> {
         let mut this = self.project();
-        if let Poll::Ready(output) = deadline::within(*this.deadline, || this.future.poll(cx)) {
+        if let Poll::Ready(output) = flight.run(|| this.future.poll(cx)) {
             return Poll::Ready(Ok(output));
         }
-        let Some(deadline) = *this.deadline else { return Poll::Pending };
-        if this.timer.is_none() {
-            this.timer.set(Some(unconstrained(sleep_until(deadline))));
+        if !*this.armed {
+            *this.armed = true;
+            flight.wait();
+            this.timer.set(flight.due().instant().map(sleep_until).map(unconstrained));
         }
         match this.timer.as_pin_mut() {
             Some(timer) => timer.poll(cx).map(|()| Err(Elapsed)),

@@ -3,7 +3,7 @@
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-use crate::classify::{Class, Classify, grpc_code};
+use crate::classify::{Class, Classify, ErrorCode, grpc_code};
 use crate::command::CommandError;
 
 /// Client errors are `CANCELLED`, `INVALID_ARGUMENT`, `NOT_FOUND`, `ALREADY_EXISTS`,
@@ -13,16 +13,20 @@ impl Classify for Status {
         // A status with code OK is no answer: whoever returns it as an error has failed.
         grpc_code(self.code() as u32).unwrap_or(Class::Failure)
     }
+
+    fn code(&self) -> Option<ErrorCode> {
+        u8::try_from(self.code() as u32).ok().filter(|code| *code != 0).map(ErrorCode::Grpc)
+    }
 }
 
 /// `DEADLINE_EXCEEDED`, `UNAVAILABLE` or `RESOURCE_EXHAUSTED` with metadata `fusebox-reason`, and for
-/// an open breaker `retry-after` in whole seconds; the status of a call that failed by itself stays
+/// an open breaker or a rate `retry-after` in whole seconds; the status of a call that failed by itself stays
 /// as it is.
 impl From<CommandError<Self>> for Status {
     fn from(error: CommandError<Self>) -> Self {
         let code = match &error {
             CommandError::Open { .. } => Code::Unavailable,
-            CommandError::Rejected => Code::ResourceExhausted,
+            CommandError::Rejected | CommandError::RateLimited { .. } => Code::ResourceExhausted,
             CommandError::Timeout(_) => Code::DeadlineExceeded,
             CommandError::Failed(_) => Code::Unknown,
         };

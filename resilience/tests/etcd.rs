@@ -109,7 +109,7 @@ async fn without_etcd_it_starts_under_the_compiled_in_policy_and_takes_up_the_re
     let mut client = etcd.client().await;
     let report = reports(&client, "the compiled-in policy is reported", |_| true).await;
     assert_eq!(report.server_layer, Some(false));
-    drop(fusebox.server_layer());
+    let _ = fusebox.server_layer();
     reports(&client, "the server layer is reported", |report| report.server_layer == Some(true)).await;
     assert_eq!((report.hash, report.unknown_commands), (None, Vec::new()), "nobody has named commands yet");
     let hash = publish(&mut client, 50).await;

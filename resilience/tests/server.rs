@@ -120,6 +120,7 @@ fn server(millis: Option<u64>, limit: Option<u64>) -> ServerPolicy {
     ServerPolicy {
         timeout_ms: millis.map(|millis| millis.try_into().unwrap()),
         max_concurrent_requests: limit.map(|limit| limit.try_into().unwrap()),
+        ..ServerPolicy::default()
     }
 }
 

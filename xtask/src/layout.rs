@@ -10,7 +10,7 @@ use fusebox_cluster::process::Exec;
 const MAX_LINES: usize = 500;
 
 /// Files, and folders of files, that decide: functions of their arguments.
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
     "policy/src/",
     "operator/src/claims.rs",
     "operator/src/model.rs",
@@ -19,6 +19,7 @@ const PURE: [&str; 12] = [
     "operator/src/reconcile/enforcement.rs",
     "operator/src/reconcile/plan.rs",
     "operator/src/reconcile/plan/",
+    "operator/src/reconcile/shadow.rs",
     "operator/src/reconcile/status.rs",
     "operator/src/reconcile/validate.rs",
     "resilience/src/breaker/state.rs",

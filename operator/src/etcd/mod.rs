@@ -73,10 +73,11 @@ impl Etcd {
     }
 
     async fn view(&self, of: &Ident, wanted: Vec<String>) -> Result<StoreView, Unavailable> {
-        let mut own =
-            self.get([self.keys.policy(of), self.keys.config(of), self.keys.raw(of)]).await?.into_iter();
+        let keys = &self.keys;
+        let own = [keys.policy(of), keys.config(of), keys.fleet(of), keys.raw(of)];
+        let mut own = self.get(own).await?.into_iter();
         let mut next = || own.next().flatten();
-        let (policy, config, held) = (next(), next(), next());
+        let (policy, config, fleet, held) = (next(), next(), next(), next());
         // A list that cannot be read names no key; it is written anew.
         let held: Vec<String> = held.and_then(|list| serde_json::from_str(&list).ok()).unwrap_or_default();
         let names: Vec<String> =
@@ -93,7 +94,7 @@ impl Etcd {
                 raw.insert(name.clone(), RawView { value, claim });
             }
         }
-        Ok(StoreView { policy, config, held, raw })
+        Ok(StoreView { policy, config, fleet, held, raw })
     }
 
     async fn write(&self, fence: Fence, claim: &Claim, ops: &[StoreOp]) -> Result<(), TxnError> {

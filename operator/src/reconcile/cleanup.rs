@@ -91,7 +91,7 @@ fn left_behind(cluster: &str, node: &str, of: &ResilientService, applied: &Appli
     }
     if !applied.obstacles().store.is_empty() {
         left.push(format!(
-            "etcd: /fusebox/v1/{cluster}/{{policy,config,raw}}/{ident}, its raw keys and their claims"
+            "etcd: /fusebox/v1/{cluster}/{{policy,config,fleet,raw}}/{ident}, its raw keys and their claims"
         ));
     }
     if !applied.obstacles().routes.is_empty() {

@@ -7,6 +7,7 @@ mod withheld;
 use std::collections::BTreeMap;
 
 use fusebox_policy::v1alpha1::{ResilientServiceSpec, RouteSpec};
+use fusebox_policy::wire::{Fleet, PolicyDocument};
 use serde_json::{Value, json};
 
 use super::conditions::{Obstacle, reasons};
@@ -48,6 +49,8 @@ pub struct Published {
     pub policy: Option<String>,
     /// The config document.
     pub config: Option<String>,
+    /// How many instances share the policy's rate limits; None where it shares none.
+    pub fleet: Option<String>,
     /// Raw keys and their values.
     pub raw: BTreeMap<String, String>,
 }
@@ -79,11 +82,20 @@ pub fn desired(cluster: &str, seen: &Snapshot, judged: &Result<Valid, Refusal>) 
             store: Plane::set(Published {
                 policy: Some(valid.policy.to_json()),
                 config: valid.config.clone(),
+                fleet: fleet(&valid.policy, &seen.endpoints),
                 raw: valid.raw.clone(),
             }),
         },
         Err(refusal) => withheld::withheld(cluster, seen, refusal),
     }
+}
+
+/// The number of ready instances, for a policy with a rate limit that they share. For any other it is not
+/// written, so that a change of an instance stays one operation in Consul.
+fn fleet(policy: &PolicyDocument, instances: &[Endpoint]) -> Option<String> {
+    let ready = instances.iter().filter(|instance| instance.ready).count();
+    let fleet = Fleet { ready: u32::try_from(ready).unwrap_or(u32::MAX) };
+    policy.policy().shares_rates().then(|| serde_json::to_string(&fleet).unwrap_or_default())
 }
 
 fn catalog(cluster: &str, seen: &Snapshot) -> Plane<Vec<Entry>> {

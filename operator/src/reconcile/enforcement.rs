@@ -19,6 +19,7 @@ use fusebox_policy::{Policy, merge};
 
 use super::conditions::reasons;
 use super::observe::Snapshot;
+use super::shadow;
 use super::status::{Verdict, clip};
 
 /// How many breakers and failures a status names; the schema's own maximum.
@@ -51,6 +52,7 @@ pub struct Enforcement {
     unreadable: bool,
     rejections: Vec<String>,
     open: BTreeMap<(String, &'static str), u32>,
+    shadow: Option<String>,
 }
 
 /// The hash of the policy document in etcd, as far as it is known.
@@ -92,6 +94,8 @@ impl Enforcement {
         for report in reports.values() {
             all.breakers_of(report);
         }
+        let same = |report: &&Report| hash.is_some() && report.hash.as_ref().map(PolicyHash::as_str) == hash;
+        all.shadow = shadow::summary(reports.values().filter(same).flat_map(|report| &report.shadow));
         if all.reporting == 0 {
             // A service without the library: one condition says it, not a line for each instance.
             all.failures.clear();
@@ -237,6 +241,6 @@ impl Enforcement {
             n => format!("{} and {} more", open[..MAX_SUMMARY].join(", "), n - MAX_SUMMARY),
         };
         let enforcing = if self.unreadable { "?".to_owned() } else { self.enforcing.to_string() };
-        Summary { enforced: format!("{enforcing}/{}", self.ready), breaker }
+        Summary { enforced: format!("{enforcing}/{}", self.ready), breaker, shadow: self.shadow.clone() }
     }
 }

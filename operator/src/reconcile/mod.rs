@@ -13,6 +13,7 @@ pub mod holds;
 pub mod memory;
 pub mod observe;
 pub mod plan;
+mod shadow;
 pub mod status;
 #[cfg(test)]
 mod tests;

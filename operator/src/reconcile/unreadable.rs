@@ -24,6 +24,7 @@ pub fn judge(object: &InvalidObject) -> Unreadable {
         service,
         inbound: None,
         outbound: None,
+        shadow: None,
         consul: None,
         gateway: None,
         config: None,

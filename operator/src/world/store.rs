@@ -118,6 +118,7 @@ impl PolicyStore for StoreWorld {
             Ok(StoreView {
                 policy: get(&self.schema.policy(of)),
                 config: get(&self.schema.config(of)),
+                fleet: get(&self.schema.fleet(of)),
                 raw: raw.collect(),
                 held,
             })

@@ -1,19 +1,19 @@
-//! A breaker shared by threads: one word for the state, changed by compare-and-swap, and a log of
-//! the last change for people.
+//! A breaker shared by threads: one word for the state, changed by compare-and-swap, and what it judges
+//! by.
 //!
-//! The policy and the window are arguments, so that a reload replaces them and the state stays.
+//! The policy is an argument, so that a reload replaces it and the state stays.
 
-use std::borrow::Cow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use fusebox_policy::policy::{BreakerMode, BreakerPolicy};
 
+use super::reason::Reason;
 use super::state::{Admission, Decision, Effect, Phase, State, Verdict};
-use super::window::Window;
+use super::streak::Streak;
+use super::window::{Entry, Window};
 use crate::clock::Tick;
+use crate::slot::Slot;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The shared state of one breaker.
 ///
@@ -25,7 +25,11 @@ use crate::clock::Tick;
 #[derive(Debug)]
 pub(crate) struct Gate {
     state: AtomicU64,
-    last: ArcSwap<Change>,
+    /// The next outcome is judged, whatever it is: the window held failures but not enough calls to
+    /// judge by, or the policy has changed.
+    watchful: AtomicBool,
+    streak: Streak,
+    window: Window,
     pub(crate) transitions: Transitions,
 }
 
@@ -38,24 +42,39 @@ pub(crate) struct Transitions {
     pub(crate) stale: AtomicU64,
 }
 
-/// The last change of a breaker.
-#[derive(Clone, Debug)]
+/// A change of a breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) state: State,
     pub(crate) at: Tick,
-    /// Why, for a person.
-    pub(crate) reason: Cow<'static, str>,
+    pub(crate) reason: Reason,
+}
+
+/// How an admitted call ended, in a breaker's eyes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) verdict: Verdict,
+    /// It took as long as the policy's slow calls. Counts only with a verdict.
+    pub(crate) slow: bool,
 }
 
 impl Gate {
-    /// A closed breaker.
-    pub(crate) fn new(now: Tick) -> Self {
-        let change = Change { state: State::START, at: now, reason: "started".into() };
+    /// A closed breaker with a window of this length.
+    pub(crate) fn new(window: Duration, slots: usize) -> Self {
         Self {
             state: AtomicU64::new(State::START.to_word()),
-            last: ArcSwap::from_pointee(change),
+            watchful: AtomicBool::new(false),
+            streak: Streak::default(),
+            window: Window::new(window, slots),
             transitions: Transitions::default(),
         }
+    }
+
+    /// Asks for one call under [`BreakerMode::Enforce`]: the generation, if the breaker is closed. The
+    /// fast path of [`admit`](Self::admit), which needs no policy.
+    #[inline]
+    pub(crate) fn pass(&self) -> Option<u32> {
+        State::closed_word(self.state.load(Ordering::Acquire))
     }
 
     /// Asks for one call. `Ok(None)`: it passes and is not counted. `Err`: it is refused, and asking
@@ -64,7 +83,7 @@ impl Gate {
         &self,
         policy: Option<&BreakerPolicy>,
         now: Tick,
-    ) -> (Result<Option<Admission>, Duration>, Option<Arc<Change>>) {
+    ) -> (Result<Option<Admission>, Duration>, Option<Change>) {
         let Some(policy) = policy else { return (Ok(None), None) };
         match policy.mode {
             BreakerMode::Disabled => return (Ok(None), None),
@@ -78,9 +97,9 @@ impl Gate {
                 Decision::Refuse(retry_after) => return (Err(retry_after), None),
                 Decision::Admit(next, admission) => match self.swap(state, next) {
                     Ok(()) => {
-                        let reason = || match next.phase {
-                            Phase::HalfOpen { .. } => "the sleep window is over".into(),
-                            _ => "enough probes have succeeded already".into(),
+                        let reason = match next.phase {
+                            Phase::HalfOpen { .. } => Reason::Slept,
+                            _ => Reason::Probed(policy.half_open_probes.get()),
                         };
                         return (Ok(Some(admission)), self.note(state, next, now, reason));
                     }
@@ -90,23 +109,41 @@ impl Gate {
         }
     }
 
+    /// Takes a success in time of a call that was admitted by a closed breaker under
+    /// [`BreakerMode::Enforce`]. False: it takes [`settle`](Self::settle).
+    #[inline]
+    pub(crate) fn succeed(&self, generation: u32, now: Tick, slot: Slot) -> bool {
+        let state = self.state.load(Ordering::Acquire);
+        if state != State::closed(generation).to_word() || self.watchful.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.window.record_good(generation, now, slot);
+        self.streak.end();
+        true
+    }
+
     /// Takes the end of an admitted call. Returns the change this made, if any.
     pub(crate) fn settle(
         &self,
         policy: Option<&BreakerPolicy>,
-        window: &Window,
         admission: Admission,
-        verdict: Verdict,
+        ended: Ended,
         now: Tick,
-    ) -> Option<Arc<Change>> {
+    ) -> Option<Change> {
         let mode = policy.map_or(BreakerMode::Disabled, |policy| policy.mode);
         let probes = policy.map_or(1, |policy| policy.half_open_probes.get());
         // A frozen state takes back the probe's slot and learns nothing from it.
         let frozen = mode != BreakerMode::Enforce && admission.probe;
-        let effective = if frozen { Verdict::Neither } else { verdict };
+        // A backend that answers slowly has not recovered.
+        let slow_probe = admission.probe && ended.slow && ended.verdict == Verdict::Good;
+        let verdict = match ended.verdict {
+            _ if frozen => Verdict::Neither,
+            Verdict::Good if slow_probe => Verdict::Bad,
+            verdict => verdict,
+        };
         let mut state = self.state();
         loop {
-            match state.settle(admission, effective, probes, now) {
+            match state.settle(admission, verdict, probes, now) {
                 Effect::Stale => {
                     self.transitions.stale.fetch_add(1, Ordering::Relaxed);
                     return None;
@@ -114,14 +151,15 @@ impl Gate {
                 Effect::Nothing => return None,
                 Effect::Count if mode == BreakerMode::Disabled => return None,
                 Effect::Count => {
-                    window.record(state.generation, effective == Verdict::Bad, now);
-                    return policy.and_then(|policy| self.judge(state, policy, window, now));
+                    let entry = Entry { bad: verdict == Verdict::Bad, slow: ended.slow };
+                    return policy.and_then(|policy| self.count(state, policy, entry, now));
                 }
                 Effect::Become(next) => match self.swap(state, next) {
                     Ok(()) => {
-                        let reason = || match next.phase {
-                            Phase::Closed => format!("{probes} of {probes} probes succeeded").into(),
-                            _ => "a probe failed".into(),
+                        let reason = match next.phase {
+                            Phase::Closed => Reason::Probed(probes),
+                            _ if slow_probe => Reason::ProbeSlow,
+                            _ => Reason::ProbeFailed,
                         };
                         return self.note(state, next, now, reason);
                     }
@@ -131,29 +169,56 @@ impl Gate {
         }
     }
 
+    /// Takes over another policy at `now`: the window gets its length, and the next outcome is judged by
+    /// it. Not to be called by two threads at once.
+    pub(crate) fn reload(&self, policy: &BreakerPolicy, now: Tick) {
+        self.window.resize(policy.rolling_window_ms.get(), self.state().generation, now);
+        self.watchful.store(true, Ordering::Relaxed);
+    }
+
     /// The state of now. An open breaker turns half-open only when a call asks.
+    #[inline]
     pub(crate) fn state(&self) -> State {
         State::from_word(self.state.load(Ordering::Acquire))
     }
 
-    /// The last change and its reason. For an instant it may be older than the state.
-    pub(crate) fn last(&self) -> Arc<Change> {
-        self.last.load_full()
+    /// What the window holds of the state of now.
+    pub(crate) fn counts(&self, now: Tick) -> super::window::Counts {
+        self.window.counts(self.state().generation, now)
     }
 
-    fn judge(&self, state: State, policy: &BreakerPolicy, window: &Window, now: Tick) -> Option<Arc<Change>> {
-        let counts = window.counts(state.generation, now);
-        let percent = u64::from(policy.error_percent_threshold.get());
-        let volume = u64::from(policy.request_volume_threshold.get());
-        if policy.mode != BreakerMode::Enforce || !counts.reaches(percent, volume) {
+    /// Counts an outcome and judges, where it can have made a difference: a success can open a breaker
+    /// only by completing the volume.
+    fn count(&self, state: State, policy: &BreakerPolicy, entry: Entry, now: Tick) -> Option<Change> {
+        self.window.record(state.generation, entry, now);
+        let in_a_row = if entry.bad {
+            self.streak.fail(state.generation)
+        } else {
+            self.streak.end();
+            0
+        };
+        if policy.mode != BreakerMode::Enforce || !(entry.bad || entry.slow || self.is_watchful()) {
             return None;
         }
+        let counts = self.window.counts(state.generation, now);
+        let below = counts.volume() < u64::from(policy.request_volume_threshold.get());
+        self.set_watchful(below && counts.bad + counts.slow > 0);
+        let reason = Reason::to_open(policy, counts, in_a_row)?;
         let next = state.trip(now);
         // A closed breaker changes only by opening: who loses here finds it open.
         self.swap(state, next).ok()?;
-        let reason =
-            || format!("{} % errors of {} calls", counts.bad * 100 / counts.volume(), counts.volume()).into();
         self.note(state, next, now, reason)
+    }
+
+    fn is_watchful(&self) -> bool {
+        self.watchful.load(Ordering::Relaxed)
+    }
+
+    fn set_watchful(&self, watchful: bool) {
+        // Every call reads it: it is written only to change it.
+        if self.is_watchful() != watchful {
+            self.watchful.store(watchful, Ordering::Relaxed);
+        }
     }
 
     fn swap(&self, from: State, to: State) -> Result<(), State> {
@@ -166,13 +231,7 @@ impl Gate {
             .map_err(State::from_word)
     }
 
-    fn note(
-        &self,
-        from: State,
-        to: State,
-        at: Tick,
-        reason: impl FnOnce() -> Cow<'static, str>,
-    ) -> Option<Arc<Change>> {
+    fn note(&self, from: State, to: State, at: Tick, reason: Reason) -> Option<Change> {
         if from.generation == to.generation {
             return None;
         }
@@ -182,8 +241,6 @@ impl Gate {
             Phase::HalfOpen { .. } => &self.transitions.half_opened,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        let change = Arc::new(Change { state: to, at, reason: reason() });
-        self.last.rcu(|last| if last.state.before(to) { Arc::clone(&change) } else { Arc::clone(last) });
-        Some(change)
+        Some(Change { state: to, at, reason })
     }
 }

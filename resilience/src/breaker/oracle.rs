@@ -1,13 +1,13 @@
 //! The breaker against a slow, exact model, under random schedules of calls that end late, early or
 //! never, time, and reloads.
 
-use fusebox_policy::policy::{BreakerMode, BreakerPolicy};
+use fusebox_policy::policy::{BreakerMode, BreakerPolicy, SlowCall};
 use proptest::prelude::*;
 
-use super::gate::Gate;
+use super::gate::{Ended, Gate};
 use super::state::{Admission, Phase, Verdict};
-use super::window::Window;
 use crate::clock::Tick;
+use crate::slot::Slot;
 
 /// Says in whole lists what the breaker keeps in bits. Written from design.md §5, not from the code.
 #[derive(Debug)]
@@ -16,8 +16,19 @@ struct Model {
     phase: Is,
     /// How often the phase has changed.
     changes: usize,
-    /// Outcomes of this closed phase: when, and whether bad.
-    seen: Vec<(u64, bool)>,
+    /// Outcomes of this closed phase.
+    seen: Vec<Seen>,
+    /// Failures of this closed phase since its last success.
+    in_a_row: u64,
+    /// The next outcome is judged even if it is a success in time.
+    watchful: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    at: u64,
+    bad: bool,
+    slow: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,6 +50,7 @@ impl Model {
         self.phase = phase;
         self.changes += 1;
         self.seen.clear();
+        self.in_a_row = 0;
     }
 
     fn probes(&self) -> u64 {
@@ -74,7 +86,7 @@ impl Model {
         }
     }
 
-    fn settle(&mut self, ticket: Option<Ticket>, verdict: Verdict, now: u64) {
+    fn settle(&mut self, ticket: Option<Ticket>, verdict: Verdict, slow: bool, now: u64) {
         let Some(ticket) = ticket.filter(|ticket| ticket.change == self.changes) else { return };
         let enforced = self.policy.mode == BreakerMode::Enforce;
         let probes = self.probes();
@@ -83,6 +95,7 @@ impl Model {
                 *in_flight -= 1;
                 match verdict {
                     Verdict::Bad if enforced => self.become_(Is::Open { since: now }),
+                    Verdict::Good if enforced && slow => self.become_(Is::Open { since: now }),
                     Verdict::Good if enforced => {
                         *succeeded += 1;
                         if *succeeded >= probes {
@@ -93,18 +106,30 @@ impl Model {
                 }
             }
             Is::Closed if verdict != Verdict::Neither && self.policy.mode != BreakerMode::Disabled => {
-                self.seen.push((now, verdict == Verdict::Bad));
-                let width = self.width();
-                let recent = self.seen.iter().filter(|(at, _)| now / width - at / width < 10);
-                let (all, bad) = recent.fold((0, 0), |(all, bad), (_, b)| (all + 1, bad + u64::from(*b)));
-                let volume = u64::from(self.policy.request_volume_threshold);
-                let percent = u64::from(self.policy.error_percent_threshold);
-                if enforced && all >= volume && bad * 100 >= percent * all {
+                let bad = verdict == Verdict::Bad;
+                self.seen.push(Seen { at: now, bad, slow });
+                self.in_a_row = if bad { self.in_a_row + 1 } else { 0 };
+                if enforced && (bad || slow || self.watchful) && self.judge(now) {
                     self.become_(Is::Open { since: now });
                 }
             }
             _ => {}
         }
+    }
+
+    /// Whether it opens.
+    fn judge(&mut self, now: u64) -> bool {
+        let width = self.width();
+        let recent = || self.seen.iter().filter(|seen| now / width - seen.at / width < 10);
+        let all = recent().count() as u64;
+        let bad = recent().filter(|seen| seen.bad).count() as u64;
+        let slow = recent().filter(|seen| seen.slow).count() as u64;
+        let judged = all >= u64::from(self.policy.request_volume_threshold);
+        self.watchful = !judged && bad + slow > 0;
+        let reaches = |part: u64, percent: u64| judged && part * 100 >= percent * all;
+        self.policy.consecutive_failures.is_some_and(|limit| self.in_a_row >= u64::from(limit))
+            || reaches(bad, self.policy.error_percent_threshold.into())
+            || self.policy.slow_call.is_some_and(|limit| reaches(slow, limit.percent.into()))
     }
 
     fn width(&self) -> u64 {
@@ -116,13 +141,14 @@ impl Model {
     fn reload(&mut self, policy: BreakerPolicy, now: u64) {
         let old = self.width();
         self.policy = policy;
+        self.watchful = true;
         let new = self.width();
         if old != new {
-            self.seen.retain(|(at, _)| now / old - at / old < 10);
-            for (at, _) in &mut self.seen {
-                *at = ((*at / old + 1) * old - 1).min(now);
+            self.seen.retain(|seen| now / old - seen.at / old < 10);
+            for seen in &mut self.seen {
+                seen.at = ((seen.at / old + 1) * old - 1).min(now);
             }
-            self.seen.retain(|(at, _)| now / new - at / new < 10);
+            self.seen.retain(|seen| now / new - seen.at / new < 10);
         }
     }
 }
@@ -132,7 +158,8 @@ enum Step {
     Wait(u64),
     Call,
     /// Ends one of the calls in flight, the n-th modulo their number.
-    End(usize, Verdict),
+    /// Whether it took long is asked only where the policy wants to know.
+    End(usize, Verdict, bool),
     Reload(BreakerPolicy),
 }
 
@@ -144,14 +171,23 @@ fn policies() -> impl Strategy<Value = BreakerPolicy> {
         1 => Just(BreakerMode::Disabled),
     ];
     let length = prop_oneof![Just(1000_u64), Just(1005), Just(2000), Just(10_000)];
-    (1..=100_u64, 1..=6_u64, 1..=900_u64, length, 1..=3_u64, mode).prop_map(
-        |(percent, volume, sleep, length, probes, mode)| BreakerPolicy {
+    let consecutive = prop_oneof![3 => Just(None), 1 => (1..=4_u64).prop_map(Some)];
+    let slow = prop_oneof![2 => Just(None), 1 => (1..=100_u64).prop_map(Some)];
+    (1..=100_u64, 1..=6_u64, 1..=900_u64, length, 1..=3_u64, mode, consecutive, slow).prop_map(
+        |(percent, volume, sleep, length, probes, mode, consecutive, slow)| BreakerPolicy {
             error_percent_threshold: percent.try_into().unwrap(),
             request_volume_threshold: volume.try_into().unwrap(),
             sleep_window_ms: sleep.try_into().unwrap(),
             rolling_window_ms: length.try_into().unwrap(),
             half_open_probes: probes.try_into().unwrap(),
+            consecutive_failures: consecutive.map(|limit| limit.try_into().unwrap()),
+            slow_call: slow.map(|percent| SlowCall {
+                threshold_ms: 1.try_into().unwrap(),
+                percent: percent.try_into().unwrap(),
+            }),
+            count_rejections: false,
             mode,
+            ..BreakerPolicy::default()
         },
     )
 }
@@ -165,7 +201,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => prop_oneof![0..20_u64, 0..400_u64, 900..1100_u64, 0..12_000_u64].prop_map(Step::Wait),
         8 => Just(Step::Call),
-        8 => (any::<usize>(), verdict).prop_map(|(which, verdict)| Step::End(which, verdict)),
+        8 => (any::<usize>(), verdict, any::<bool>())
+            .prop_map(|(which, verdict, slow)| Step::End(which, verdict, slow)),
         1 => policies().prop_map(Step::Reload),
     ];
     prop::collection::vec(step, 0..200)
@@ -178,9 +215,15 @@ proptest! {
     #[test]
     fn the_breaker_is_its_model(first in policies(), steps in steps()) {
         let mut policy = first.clone();
-        let mut window = Window::new(policy.rolling_window_ms.get());
-        let gate = Gate::new(Tick(0));
-        let mut model = Model { policy: first, phase: Is::Closed, changes: 0, seen: Vec::new() };
+        let gate = Gate::new(policy.rolling_window_ms.get(), 2);
+        let mut model = Model {
+            policy: first,
+            phase: Is::Closed,
+            changes: 0,
+            seen: Vec::new(),
+            in_a_row: 0,
+            watchful: false,
+        };
         let mut in_flight: Vec<(Option<Admission>, Option<Ticket>)> = Vec::new();
         let mut now = 0;
         for step in steps {
@@ -194,20 +237,22 @@ proptest! {
                     (Err(retry_after), Err(())) => prop_assert!(retry_after <= policy.sleep_window_ms.get()),
                     (real, model) => prop_assert!(false, "{step:?} at {now}: {real:?}, model {model:?}"),
                 },
-                Step::End(which, verdict) if !in_flight.is_empty() => {
+                Step::End(which, verdict, slow) if !in_flight.is_empty() => {
                     let (admission, ticket) = in_flight.swap_remove(which % in_flight.len());
-                    if let Some(admission) = admission {
-                        gate.settle(Some(&policy), &window, admission, *verdict, Tick(now));
+                    let slow = *slow && policy.slow_call.is_some();
+                    let plain = policy.mode == BreakerMode::Enforce && *verdict == Verdict::Good && !slow;
+                    if let Some(admission) = admission
+                        // As a fuse does: the short way first.
+                        && !(plain && !admission.probe && gate.succeed(admission.generation, Tick(now), Slot::mine()))
+                    {
+                        gate.settle(Some(&policy), admission, Ended { verdict: *verdict, slow }, Tick(now));
                     }
-                    model.settle(ticket, *verdict, now);
+                    model.settle(ticket, *verdict, slow, now);
                 }
                 Step::End(..) => {}
                 Step::Reload(next) => {
                     policy = next.clone();
-                    if !window.has_length(policy.rolling_window_ms.get()) {
-                        let generation = gate.state().generation;
-                        window = window.resized(policy.rolling_window_ms.get(), generation, Tick(now));
-                    }
+                    gate.reload(&policy, Tick(now));
                     model.reload(next.clone(), now);
                 }
             }
@@ -240,10 +285,10 @@ fn no_more_probes_pass_than_allowed() {
         half_open_probes: u64::from(PROBES).try_into().unwrap(),
         ..BreakerPolicy::default()
     };
-    let window = Window::new(policy.rolling_window_ms.get());
-    let gate = Gate::new(Tick(0));
+    let gate = Gate::new(policy.rolling_window_ms.get(), 2);
     let (first, _) = gate.admit(Some(&policy), Tick(0));
-    gate.settle(Some(&policy), &window, first.unwrap().unwrap(), Verdict::Bad, Tick(0));
+    let ended = |verdict| Ended { verdict, slow: false };
+    gate.settle(Some(&policy), first.unwrap().unwrap(), ended(Verdict::Bad), Tick(0));
     let arrived = AtomicU32::new(0);
     let meet = |nth: u32| {
         arrived.fetch_add(1, SeqCst);
@@ -261,8 +306,7 @@ fn no_more_probes_pass_than_allowed() {
     let [under_way, seen] = [(); 2].map(|()| (0..PHASES).map(|_| AtomicU32::new(0)).collect::<Vec<_>>());
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
-            let (policy, window, gate, meet, under_way, seen) =
-                (&policy, &window, &gate, &meet, &under_way, &seen);
+            let (policy, gate, meet, under_way, seen) = (&policy, &gate, &meet, &under_way, &seen);
             scope.spawn(move || {
                 for phase in 0..PHASES {
                     let tick = Tick(u64::from(phase + 1) * 2);
@@ -272,7 +316,7 @@ fn no_more_probes_pass_than_allowed() {
                         Some(admission)
                     };
                     let settle = |admission, verdict| {
-                        gate.settle(Some(policy), window, admission, verdict, tick);
+                        gate.settle(Some(policy), admission, ended(verdict), tick);
                         under_way[phase as usize].fetch_sub(1, SeqCst);
                     };
                     meet(phase * 3 + 1);

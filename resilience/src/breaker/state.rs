@@ -126,12 +126,26 @@ impl State {
         }
     }
 
+    /// Closed, in that generation.
+    #[inline]
+    pub(crate) const fn closed(generation: u32) -> Self {
+        Self { generation, phase: Phase::Closed }
+    }
+
+    /// The generation in a word, if it is that of a closed state.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // 22 bits
+    pub(crate) const fn closed_word(word: u64) -> Option<u32> {
+        if word >> 62 == 0 { Some((word >> 40) as u32) } else { None }
+    }
+
     /// The closed breaker opens.
     pub(crate) const fn trip(self, now: Tick) -> Self {
         self.next(Phase::Open { since: now })
     }
 
     /// An admission under this state.
+    #[inline]
     pub(crate) const fn admission(self, probe: bool) -> Admission {
         Admission { generation: self.generation, probe }
     }
@@ -146,6 +160,7 @@ impl State {
     }
 
     /// The state as a word: phase 2 bits, generation 22, tick 40 (34 years) or two counts of 8.
+    #[inline]
     pub(crate) const fn to_word(self) -> u64 {
         let (phase, rest) = match self.phase {
             Phase::Closed => (0, 0),

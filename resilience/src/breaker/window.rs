@@ -1,30 +1,25 @@
 //! A rolling window of ten buckets, shared by threads without a lock, without a clock.
 //!
-//! A counter carries the stamp of what it counts: the generation of the breaker and the number of
-//! its time slice. A counter with an older stamp is overwritten by the first outcome that needs its
-//! place, and one with another stamp is not read: so nothing ever has to be reset, neither by time
-//! nor when the breaker closes.
+//! A counter carries the stamp of what it counts. A counter with an older stamp is overwritten by the
+//! first outcome that needs its place, and one with another stamp is not read: so nothing ever has to
+//! be reset, neither by time nor when the breaker closes. Each thread counts for itself.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::slices::{BUCKETS, Slices};
+use super::stamp::{Counter, Stamp};
 use crate::clock::Tick;
-
-/// How many buckets a window has.
-pub(crate) const BUCKETS: usize = 10;
-
-const COUNT_BITS: u32 = 28;
-const EPOCH_BITS: u32 = 26;
-const GENERATION_BITS: u32 = 10;
-const MAX_COUNT: u64 = (1 << COUNT_BITS) - 1;
-const EPOCHS: u64 = 1 << EPOCH_BITS;
-const GENERATIONS: u64 = 1 << GENERATION_BITS;
+use crate::shard::{Shards, Write};
+use crate::slot::Slot;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What a window holds of one generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) good: u64,
     pub(crate) bad: u64,
+    /// Those of either that took long.
+    pub(crate) slow: u64,
 }
 
 impl Counts {
@@ -33,17 +28,36 @@ impl Counts {
         self.good + self.bad
     }
 
-    /// Whether at least `percent` of at least `volume` calls went bad.
-    pub(crate) const fn reaches(self, percent: u64, volume: u64) -> bool {
-        self.volume() >= volume && self.bad * 100 >= percent * self.volume()
+    /// Whether `part` is at least `percent` of the volume: in integers, inclusive.
+    pub(crate) const fn reach(self, part: u64, percent: u64) -> bool {
+        self.volume() > 0 && part * 100 >= percent * self.volume()
     }
 }
 
-/// Counts of good and bad outcomes over the last ten slices of time.
+/// One outcome that counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) bad: bool,
+    pub(crate) slow: bool,
+}
+
+/// Counts of good, bad and slow outcomes over the last ten slices of time.
+///
+/// # Guarantees
+/// - An outcome is read in exactly the window of its generation, or not at all if it came later than
+///   the window is long.
+/// - No outcome is lost, but for one that another thread counts at the very instant the window is
+///   [resized](Self::resize).
 #[derive(Debug)]
 pub(crate) struct Window {
-    /// Milliseconds of one bucket.
-    slice: u64,
+    slices: AtomicU64,
+    shards: Shards<Ring>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    /// The slices that the owner of this ring has counted by: it clears it when they have changed.
+    seen: AtomicU64,
     buckets: [Bucket; BUCKETS],
 }
 
@@ -51,117 +65,133 @@ pub(crate) struct Window {
 struct Bucket {
     good: AtomicU64,
     bad: AtomicU64,
+    slow: AtomicU64,
 }
 
 impl Window {
     /// An empty window of this length, which is rounded down to ten whole milliseconds.
-    pub(crate) fn new(length: Duration) -> Self {
-        let slice = u64::try_from(length.as_millis() / BUCKETS as u128).unwrap_or(u64::MAX).max(1);
-        Self { slice, buckets: Default::default() }
+    pub(crate) fn new(length: Duration, slots: usize) -> Self {
+        Self { slices: AtomicU64::new(Slices::of(length).to_word()), shards: Shards::new(slots) }
     }
 
-    /// Counts one outcome of a generation. An outcome older than what its bucket holds is dropped.
-    pub(crate) fn record(&self, generation: u32, bad: bool, now: Tick) {
-        self.add(generation, bad, now, 1);
+    /// Counts one outcome of a generation. One older than what its bucket holds is dropped.
+    #[inline]
+    pub(crate) fn record(&self, generation: u32, entry: Entry, now: Tick) {
+        let (stamp, bucket, write) = self.place_now(generation, now, Slot::mine());
+        Counter::at(if entry.bad { &bucket.bad } else { &bucket.good }).count(stamp, write);
+        if entry.slow {
+            Counter::at(&bucket.slow).count(stamp, write);
+        }
+    }
+
+    /// Counts a good outcome in time, on the thread that has this slot.
+    #[inline]
+    pub(crate) fn record_good(&self, generation: u32, now: Tick, slot: Slot) {
+        let (stamp, bucket, write) = self.place_now(generation, now, slot);
+        Counter::at(&bucket.good).count(stamp, write);
+    }
+
+    #[inline]
+    fn place_now(&self, generation: u32, now: Tick, slot: Slot) -> (Stamp, &Bucket, Write) {
+        let slices = self.slices();
+        let (ring, write) = self.shards.at(slot);
+        if ring.seen.load(Ordering::Relaxed) != slices.to_word() && write == Write::Alone {
+            ring.begin(slices);
+        }
+        let (stamp, bucket) = Self::place(slices, generation, slices.epoch(now), ring);
+        (stamp, bucket, write)
     }
 
     /// What the window holds of a generation at `now`.
     pub(crate) fn counts(&self, generation: u32, now: Tick) -> Counts {
-        let mut sum = Counts::default();
-        for (_, counts) in self.slices(generation, now) {
-            sum.good += counts.good;
-            sum.bad += counts.bad;
-        }
-        sum
+        let slices = self.slices();
+        self.rings(slices).flat_map(|ring| Self::read(slices, generation, now, ring)).fold(
+            Counts::default(),
+            |sum, (_, counts)| Counts {
+                good: sum.good + counts.good,
+                bad: sum.bad + counts.bad,
+                slow: sum.slow + counts.slow,
+            },
+        )
     }
 
-    /// A window of another length with the counts of this one: each bucket's go to the bucket that
-    /// holds its last moment, or nowhere if that is out of the new window.
-    pub(crate) fn resized(&self, length: Duration, generation: u32, now: Tick) -> Self {
-        let new = Self::new(length);
-        for (epoch, counts) in self.slices(generation, now) {
-            let last = Tick(((epoch + 1) * self.slice - 1).min(now.0));
-            if now.0 / new.slice - last.0 / new.slice < BUCKETS as u64 {
-                new.add(generation, false, last, counts.good);
-                new.add(generation, true, last, counts.bad);
+    /// Gives the window another length and keeps its counts: each bucket's go to the bucket that holds
+    /// its last moment, or nowhere if that is out of the new window. Not to be called by two threads at
+    /// once.
+    pub(crate) fn resize(&self, length: Duration, generation: u32, now: Tick) {
+        let old = self.slices();
+        let new = old.resized(length);
+        if new.same_length(old) {
+            return;
+        }
+        // From here on outcomes have new stamps: they are counted beside what is carried over.
+        self.slices.store(new.to_word(), Ordering::Release);
+        let held = self.rings(old).flat_map(|ring| Self::read(old, generation, now, ring));
+        let held: Vec<_> = held.collect();
+        // What others write alone is theirs: it all goes where everybody may write.
+        let shared = self.shards.shared();
+        shared.counters().for_each(|counter| counter.clear_unless(new.incarnation()));
+        for (epoch, counts) in held {
+            let last = old.last_moment(epoch).min(now);
+            if new.epoch(now) - new.epoch(last) >= BUCKETS as u64 {
+                continue;
             }
+            let (stamp, bucket) = Self::place(new, generation, new.epoch(last), shared);
+            Counter::at(&bucket.good).add(stamp, counts.good);
+            Counter::at(&bucket.bad).add(stamp, counts.bad);
+            Counter::at(&bucket.slow).add(stamp, counts.slow);
         }
-        new
     }
 
-    /// Whether it has this length.
-    pub(crate) fn has_length(&self, length: Duration) -> bool {
-        Self::new(length).slice == self.slice
-    }
-
-    fn slices(&self, generation: u32, now: Tick) -> impl Iterator<Item = (u64, Counts)> + '_ {
-        let last = now.0 / self.slice;
-        (last.saturating_sub(BUCKETS as u64 - 1)..=last).map(move |epoch| {
-            let (bucket, stamp) = (self.bucket(epoch), Stamp::new(generation, epoch));
-            let read = |counter: &AtomicU64| Counter(counter.load(Ordering::Relaxed)).of(stamp);
-            (epoch, Counts { good: read(&bucket.good), bad: read(&bucket.bad) })
+    /// The rings that count by these slices.
+    fn rings(&self, slices: Slices) -> impl Iterator<Item = &Ring> {
+        let shared = self.shards.shared();
+        self.shards.iter().filter(move |ring| {
+            std::ptr::eq(*ring, shared) || ring.seen.load(Ordering::Acquire) == slices.to_word()
         })
     }
 
-    fn add(&self, generation: u32, bad: bool, now: Tick, many: u64) {
-        let epoch = now.0 / self.slice;
-        let bucket = self.bucket(epoch);
-        let counter = if bad { &bucket.bad } else { &bucket.good };
-        let stamp = Stamp::new(generation, epoch);
-        // An outcome that is too old for its bucket leaves the counter alone.
-        let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-            Counter(word).plus(stamp, many).map(|counter| counter.0)
-        });
+    #[inline]
+    fn slices(&self) -> Slices {
+        Slices::from_word(self.slices.load(Ordering::Acquire))
     }
 
+    /// What a ring holds of each of the last ten slices.
+    fn read(
+        slices: Slices,
+        generation: u32,
+        now: Tick,
+        ring: &Ring,
+    ) -> impl Iterator<Item = (u64, Counts)> + '_ {
+        let last = slices.epoch(now);
+        (last.saturating_sub(BUCKETS as u64 - 1)..=last).map(move |epoch| {
+            let (stamp, bucket) = Self::place(slices, generation, epoch, ring);
+            let read = |word: &AtomicU64| Counter::at(word).of(stamp);
+            (epoch, Counts { good: read(&bucket.good), bad: read(&bucket.bad), slow: read(&bucket.slow) })
+        })
+    }
+
+    #[inline]
     #[allow(clippy::cast_possible_truncation)] // below BUCKETS
-    const fn bucket(&self, epoch: u64) -> &Bucket {
-        &self.buckets[(epoch % BUCKETS as u64) as usize]
+    const fn place(slices: Slices, generation: u32, epoch: u64, ring: &Ring) -> (Stamp, &Bucket) {
+        let stamp = Stamp::new(slices.incarnation(), epoch, generation);
+        (stamp, &ring.buckets[(epoch % BUCKETS as u64) as usize])
     }
 }
 
-/// Which outcomes a counter counts: generation 10 bits, time slice 26 bits, each wrapping.
-///
-/// A slice of 100 ms, the shortest, comes again after 77 days, a generation after 1024 changes of
-/// state: a counter would have to be left alone exactly that long to be taken for a current one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp(u64);
-
-impl Stamp {
-    const fn new(generation: u32, epoch: u64) -> Self {
-        Self(((generation as u64 % GENERATIONS) << EPOCH_BITS) | (epoch % EPOCHS))
+impl Ring {
+    /// Its owner counts by other slices from here on.
+    #[cold]
+    #[inline(never)]
+    fn begin(&self, slices: Slices) {
+        self.counters().for_each(|counter| counter.clear());
+        // Whoever reads this reads none of what was there before.
+        self.seen.store(slices.to_word(), Ordering::Release);
     }
 
-    /// Whether outcomes of this stamp come later than those of `other`, on two circles.
-    const fn after(self, other: Self) -> bool {
-        let epochs = (self.0 % EPOCHS).wrapping_sub(other.0 % EPOCHS) % EPOCHS;
-        let generations = (self.0 >> EPOCH_BITS).wrapping_sub(other.0 >> EPOCH_BITS) % GENERATIONS;
-        if epochs == 0 { 0 < generations && generations < GENERATIONS / 2 } else { epochs < EPOCHS / 2 }
-    }
-}
-
-/// A stamp and how many outcomes of it there were, at most 268 million.
-#[derive(Clone, Copy)]
-struct Counter(u64);
-
-impl Counter {
-    const fn stamp(self) -> Stamp {
-        Stamp(self.0 >> COUNT_BITS)
-    }
-
-    const fn of(self, stamp: Stamp) -> u64 {
-        if self.stamp().0 == stamp.0 { self.0 & MAX_COUNT } else { 0 }
-    }
-
-    fn plus(self, stamp: Stamp, many: u64) -> Option<Self> {
-        let count = if self.stamp() == stamp {
-            self.0 & MAX_COUNT
-        } else if stamp.after(self.stamp()) || self.0 & MAX_COUNT == 0 {
-            0
-        } else {
-            return None;
-        };
-        Some(Self((stamp.0 << COUNT_BITS) | (count + many).min(MAX_COUNT)))
+    fn counters(&self) -> impl Iterator<Item = Counter<'_>> {
+        let words = self.buckets.iter().flat_map(|bucket| [&bucket.good, &bucket.bad, &bucket.slow]);
+        words.map(Counter::at)
     }
 }
 
@@ -170,65 +200,83 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const GOOD: Entry = Entry { bad: false, slow: false };
+    const BAD: Entry = Entry { bad: true, slow: false };
 
     fn counts(good: u64, bad: u64) -> Counts {
-        Counts { good, bad }
+        Counts { good, bad, slow: 0 }
     }
 
     #[test]
     fn a_count_leaves_with_its_bucket() {
-        let window = Window::new(SECOND);
-        window.record(0, true, Tick(99));
-        window.record(0, false, Tick(100));
+        let window = Window::new(SECOND, 2);
+        window.record(0, BAD, Tick(99));
+        window.record(0, GOOD, Tick(100));
         assert_eq!(window.counts(0, Tick(999)), counts(1, 1));
         assert_eq!(window.counts(0, Tick(1000)), counts(1, 0), "the bucket of 0-99 ms is over");
         assert_eq!(window.counts(0, Tick(1100)), counts(0, 0));
-        window.record(0, true, Tick(1000));
+        window.record(0, BAD, Tick(1000));
         assert_eq!(window.counts(0, Tick(1000)), counts(1, 1), "the same bucket, used again");
     }
 
     #[test]
+    fn slow_ones_are_counted_beside_good_and_bad() {
+        let window = Window::new(SECOND, 1);
+        window.record(0, Entry { bad: true, slow: true }, Tick(0));
+        window.record(0, Entry { bad: false, slow: true }, Tick(0));
+        window.record(0, GOOD, Tick(0));
+        assert_eq!(window.counts(0, Tick(0)), Counts { good: 2, bad: 1, slow: 2 });
+    }
+
+    #[test]
     fn a_generation_starts_from_nothing_in_the_middle_of_a_bucket() {
-        let window = Window::new(SECOND);
-        window.record(0, true, Tick(10));
-        window.record(2, false, Tick(20));
-        window.record(0, true, Tick(30));
+        let window = Window::new(SECOND, 1);
+        window.record(0, BAD, Tick(10));
+        window.record(2, GOOD, Tick(20));
+        window.record(0, BAD, Tick(30));
         assert_eq!(window.counts(2, Tick(30)), counts(1, 0));
-        window.record(2, true, Tick(40));
+        window.record(2, BAD, Tick(40));
         assert_eq!(window.counts(2, Tick(40)), counts(1, 1));
     }
 
     #[test]
     fn a_longer_window_keeps_every_count_and_a_shorter_one_the_recent() {
-        let window = Window::new(10 * SECOND);
-        window.record(0, true, Tick(500));
-        window.record(0, false, Tick(9_500));
-        let longer = window.resized(100 * SECOND, 0, Tick(9_600));
-        assert_eq!(longer.counts(0, Tick(9_600)), counts(1, 1));
-        let shorter = window.resized(SECOND, 0, Tick(9_600));
-        assert_eq!(shorter.counts(0, Tick(9_600)), counts(1, 0));
-        assert_eq!(shorter.counts(0, Tick(10_599)), counts(1, 0), "at most a window longer");
-        assert_eq!(shorter.counts(0, Tick(10_600)), counts(0, 0));
+        let window = Window::new(10 * SECOND, 1);
+        window.record(0, BAD, Tick(500));
+        window.record(0, GOOD, Tick(9_500));
+        window.resize(100 * SECOND, 0, Tick(9_600));
+        assert_eq!(window.counts(0, Tick(9_600)), counts(1, 1));
+        let window = Window::new(10 * SECOND, 1);
+        window.record(0, BAD, Tick(500));
+        window.record(0, GOOD, Tick(9_500));
+        window.resize(SECOND, 0, Tick(9_600));
+        assert_eq!(window.counts(0, Tick(9_600)), counts(1, 0));
+        assert_eq!(window.counts(0, Tick(10_599)), counts(1, 0), "at most a window longer");
+        assert_eq!(window.counts(0, Tick(10_600)), counts(0, 0));
     }
 
     #[test]
-    fn the_percentage_is_inclusive_and_not_judged_below_the_volume() {
-        assert!(counts(15, 5).reaches(25, 20), "exactly 25 %");
-        assert!(!counts(16, 5).reaches(25, 20), "23.8 %");
-        assert!(!counts(0, 19).reaches(25, 20), "19 calls");
-        assert!(counts(2, 1).reaches(33, 1) && !counts(2, 1).reaches(34, 1), "33.3 % is no 34 %");
+    fn however_long_nobody_called_and_however_often_it_was_resized_the_next_call_counts() {
+        let day = 24 * 3600 * 1000;
+        for resizes in [0, 1, 9, 31, 32, 33, 63, 64, 65] {
+            let window = Window::new(SECOND, 1);
+            window.record(0, BAD, Tick(0));
+            for n in 0..resizes {
+                window.resize(SECOND * (2 + n % 2), 0, Tick(0));
+            }
+            for days in [0, 1, 3, 5, 40, 365] {
+                let now = Tick(60_000 + days * day);
+                window.record(0, GOOD, now);
+                assert_eq!(window.counts(0, now), counts(1, 0), "{resizes} resizes, {days} days");
+            }
+        }
     }
 
     #[test]
-    fn counts_saturate_instead_of_touching_their_stamp() {
-        let counter = Counter(0).plus(Stamp::new(3, 7), MAX_COUNT).and_then(|c| c.plus(Stamp::new(3, 7), 5));
-        assert_eq!(counter.map(|c| c.of(Stamp::new(3, 7))), Some(MAX_COUNT));
-    }
-
-    #[test]
-    fn stamps_are_ordered_across_their_wrap() {
-        assert!(Stamp::new(0, 0).after(Stamp::new(0, EPOCHS - 1)));
-        assert!(Stamp::new(0, 5).after(Stamp::new(1023, 5)) && !Stamp::new(1023, 5).after(Stamp::new(0, 5)));
-        assert!(!Stamp::new(9, 4).after(Stamp::new(8, 5)), "time before generation");
+    fn the_percentage_is_inclusive() {
+        assert!(counts(15, 5).reach(5, 25), "exactly 25 %");
+        assert!(!counts(16, 5).reach(5, 25), "23.8 %");
+        assert!(counts(2, 1).reach(1, 33) && !counts(2, 1).reach(1, 34), "33.3 % is no 34 %");
+        assert!(!counts(0, 0).reach(0, 1), "nothing is no share of nothing");
     }
 }

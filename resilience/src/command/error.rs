@@ -16,6 +16,12 @@ pub enum CommandError<E> {
     /// As many calls as the policy allows are in flight; this one was not made.
     #[error("too many calls in flight")]
     Rejected,
+    /// The policy's rate is used up; this one was not made.
+    #[error("too many calls a second, try again in {} ms", .retry_after.as_millis())]
+    RateLimited {
+        /// When the rate admits the next call.
+        retry_after: Duration,
+    },
     /// The call gave no answer within its deadline: it was dropped, or an error of its own came no
     /// earlier. Zero: the deadline of the request it belongs to had already passed, and the call was
     /// not made.
@@ -27,12 +33,13 @@ pub enum CommandError<E> {
 }
 
 impl<E> CommandError<E> {
-    /// The reason in one word, as `fusebox-reason` says it: `open`, `limit` or `timeout`. None for a
+    /// The reason in one word, as `fusebox-reason` says it: `open`, `limit`, `rate` or `timeout`. None for a
     /// call that failed by itself.
     pub const fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Open { .. } => Some("open"),
             Self::Rejected => Some("limit"),
+            Self::RateLimited { .. } => Some("rate"),
             Self::Timeout(_) => Some("timeout"),
             Self::Failed(_) => None,
         }
@@ -42,25 +49,23 @@ impl<E> CommandError<E> {
     pub const fn http_status(&self) -> StatusCode {
         match self {
             Self::Open { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Rejected => StatusCode::TOO_MANY_REQUESTS,
+            Self::Rejected | Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Failed(_) => StatusCode::BAD_GATEWAY,
         }
     }
 
-    /// When to try again, of an open breaker.
+    /// When to try again, of an open breaker or a rate.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Open { retry_after } => Some(*retry_after),
+            Self::Open { retry_after } | Self::RateLimited { retry_after } => Some(*retry_after),
             _ => None,
         }
     }
 
     /// The same as the header `Retry-After` says it: whole seconds, rounded up, at least 1.
     pub fn retry_after_seconds(&self) -> Option<u64> {
-        let retry_after = self.retry_after()?;
-        let begun = u64::from(retry_after.subsec_nanos() > 0);
-        Some(retry_after.as_secs().saturating_add(begun).max(1))
+        self.retry_after().map(whole_seconds)
     }
 
     /// The error of a call that failed by itself.
@@ -70,6 +75,12 @@ impl<E> CommandError<E> {
             _ => None,
         }
     }
+}
+
+/// As the header `Retry-After` says it: rounded up, at least 1.
+pub(crate) fn whole_seconds(retry_after: Duration) -> u64 {
+    let begun = u64::from(retry_after.subsec_nanos() > 0);
+    retry_after.as_secs().saturating_add(begun).max(1)
 }
 
 #[cfg(test)]

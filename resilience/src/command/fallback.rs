@@ -5,41 +5,57 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-use super::call::Call;
 use super::error::CommandError;
-use crate::classify::{Class, Classifier};
+use super::running::Classified;
+use super::state::{CommandState, FallbackPermit};
+use crate::classify::Class;
+
+/// What a fallback stands in for.
+pub trait Attempt {
+    /// The answer.
+    type Answer;
+    /// The error of the call itself.
+    type Error;
+
+    #[doc(hidden)]
+    fn command(&self) -> &'static CommandState;
+
+    #[doc(hidden)]
+    fn poll_classified(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Classified<Self::Answer, Self::Error>>;
+}
 
 pin_project! {
-    /// A call with a fallback; made by [`Call::or_fallback`].
+    /// A call with a fallback; made by [`Call::or_fallback`](super::Call::or_fallback).
     #[must_use = "nothing is called before it is awaited"]
-    pub struct OrFallback<F, Fut, C, G> {
+    pub struct OrFallback<A, G> {
         #[pin]
-        call: Call<F, Fut, C>,
+        call: A,
         fallback: Option<G>,
     }
 }
 
-impl<F, Fut, C, G> OrFallback<F, Fut, C, G> {
-    pub(super) const fn new(call: Call<F, Fut, C>, fallback: G) -> Self {
+impl<A, G> OrFallback<A, G> {
+    pub(super) const fn new(call: A, fallback: G) -> Self {
         Self { call, fallback: Some(fallback) }
     }
 }
 
-impl<F, Fut, C, G, T, E> Future for OrFallback<F, Fut, C, G>
+impl<A, G> Future for OrFallback<A, G>
 where
-    F: FnOnce() -> Fut,
-    Fut: Future<Output = Result<T, E>>,
-    C: Classifier<E>,
-    G: FnOnce(&CommandError<E>) -> T,
+    A: Attempt,
+    G: FnOnce(&CommandError<A::Error>) -> A::Answer,
 {
-    type Output = Result<T, CommandError<E>>;
+    type Output = Result<A::Answer, CommandError<A::Error>>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         this.call.as_mut().poll_classified(cx).map(|answer| {
             answer.or_else(|(error, class)| match this.fallback.take() {
-                Some(fallback) if class == Class::Failure && this.call.fallback_enabled() => {
-                    this.call.count_fallback();
+                Some(fallback) if class == Class::Failure && this.call.command().falls_back() => {
                     Ok(fallback(&error))
                 }
                 _ => Err(error),
@@ -48,8 +64,67 @@ where
     }
 }
 
-impl<F, Fut, C, G> std::fmt::Debug for OrFallback<F, Fut, C, G> {
+impl<A: std::fmt::Debug, G> std::fmt::Debug for OrFallback<A, G> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OrFallback").field("call", &self.call).finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// A call with a fallback to be waited for; made by
+    /// [`Call::or_fallback_async`](super::Call::or_fallback_async).
+    #[must_use = "nothing is called before it is awaited"]
+    pub struct OrFallbackAsync<A, G, Fall> {
+        #[pin]
+        call: A,
+        fallback: Option<G>,
+        // Before its permit: it ends before that is free.
+        #[pin]
+        falling: Option<Fall>,
+        permit: Option<FallbackPermit>,
+    }
+}
+
+impl<A, G, Fall> OrFallbackAsync<A, G, Fall> {
+    pub(super) const fn new(call: A, fallback: G) -> Self {
+        Self { call, fallback: Some(fallback), falling: None, permit: None }
+    }
+}
+
+impl<A, G, Fall> Future for OrFallbackAsync<A, G, Fall>
+where
+    A: Attempt,
+    G: FnOnce(CommandError<A::Error>) -> Fall,
+    Fall: Future<Output = Result<A::Answer, CommandError<A::Error>>>,
+{
+    type Output = Result<A::Answer, CommandError<A::Error>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if this.falling.is_none() {
+            let Poll::Ready(answer) = this.call.as_mut().poll_classified(cx) else { return Poll::Pending };
+            let (error, class) = match answer {
+                Ok(answer) => return Poll::Ready(Ok(answer)),
+                Err(failed) => failed,
+            };
+            let wanted = class == Class::Failure;
+            let Some(permit) = wanted.then(|| this.call.command().fallback_permit()).flatten() else {
+                return Poll::Ready(Err(error));
+            };
+            let Some(fallback) = this.fallback.take() else { return Poll::Ready(Err(error)) };
+            *this.permit = Some(permit);
+            this.falling.set(Some(fallback(error)));
+        }
+        let Some(falling) = this.falling.as_mut().as_pin_mut() else { return Poll::Pending };
+        let Poll::Ready(answer) = falling.poll(cx) else { return Poll::Pending };
+        this.falling.set(None);
+        *this.permit = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl<A: std::fmt::Debug, G, Fall> std::fmt::Debug for OrFallbackAsync<A, G, Fall> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OrFallbackAsync").field("call", &self.call).finish_non_exhaustive()
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
-use fusebox_policy::policy::Outbound;
-use tokio::sync::Notify;
+use fusebox_policy::policy::{CommandPolicy, Outbound};
 
 use super::state::CommandState;
-use crate::clock::Clock;
+use crate::circuit::Surroundings;
+use crate::sync::Writing;
 
 /// How many names that no policy mentions have a state of their own. Names are meant to be a
 /// handful of constants; made from data they would grow without bound.
@@ -23,109 +23,116 @@ pub(crate) const OTHER: &str = "(other)";
 #[derive(Debug)]
 pub(crate) struct Registry {
     commands: ArcSwap<Commands>,
-    clock: Clock,
-    changed: Arc<Notify>,
+    around: Surroundings,
 }
 
-/// One moment of the registry: replaced as a whole, so that a command cannot be created under one
-/// policy while another is put in force.
+/// One moment of the registry.
 #[derive(Clone, Debug)]
 struct Commands {
-    version: u64,
     outbound: Arc<Outbound>,
+    candidate: Option<Arc<Outbound>>,
+    instances: u32,
     /// Whether the policy came from somebody: nobody can be blamed for a name that the compiled-in
     /// default does not know.
     declared: bool,
-    states: HashMap<String, Arc<CommandState>>,
+    states: HashMap<String, &'static CommandState>,
 }
 
 impl Registry {
-    /// No command yet, version 0.
-    pub(crate) fn new(outbound: Outbound, declared: bool, clock: Clock, changed: Arc<Notify>) -> Self {
-        let outbound = Arc::new(outbound);
-        let commands = Commands { version: 0, outbound, declared, states: HashMap::new() };
-        Self { commands: ArcSwap::from_pointee(commands), clock, changed }
+    /// No command yet.
+    pub(crate) fn new(
+        outbound: Outbound,
+        candidate: Option<Outbound>,
+        declared: bool,
+        around: Surroundings,
+    ) -> Self {
+        let (outbound, candidate) = (Arc::new(outbound), candidate.map(Arc::new));
+        let commands = Commands { outbound, candidate, instances: 1, declared, states: HashMap::new() };
+        Self { commands: ArcSwap::from_pointee(commands), around }
+    }
+
+    /// The command of that name, if it was ever asked for or shares a state with others.
+    pub(crate) fn find(&self, name: &str) -> Option<&'static CommandState> {
+        self.commands.load().states.get(name).copied()
     }
 
     /// The command of that name.
-    pub(crate) fn get(&self, name: &str) -> Arc<CommandState> {
-        if let Some(state) = self.commands.load().states.get(name) {
-            return Arc::clone(state);
-        }
-        self.commands.rcu(|commands| commands.with(name, self.clock, &self.changed));
+    pub(crate) fn get_or_add(&self, name: &str, _: &Writing<'_>) -> &'static CommandState {
         let commands = self.commands.load();
-        commands.say_unknown();
-        match commands.find(name) {
-            Some(state) => {
-                self.changed.notify_one();
-                Arc::clone(state)
-            }
-            // Not reached: `with` has added one or the other, and nothing is ever removed.
-            None => Arc::new(commands.state(name, self.clock, &self.changed)),
+        let full = !commands.outbound.commands.contains_key(name) && commands.states.len() >= MAX_UNKNOWN;
+        let name = if full { OTHER } else { name };
+        if let Some(state) = commands.states.get(name) {
+            return state;
         }
+        let (policy, instances) = (commands.policy(name).clone(), commands.instances);
+        let state = CommandState::new(name, policy.clone(), instances, self.around.clone());
+        let state: &'static CommandState = Box::leak(Box::new(state));
+        state.reload(&policy, commands.candidate(name), instances);
+        let mut more = Commands::clone(&commands);
+        more.states.insert(name.to_owned(), state);
+        more.say_unknown();
+        self.commands.store(Arc::new(more));
+        self.around.changed.notify_one();
+        state
     }
 
-    /// Puts a policy in force, unless a newer one is already.
-    pub(crate) fn reload(&self, version: u64, outbound: Outbound) {
-        let outbound = Arc::new(outbound);
-        self.commands.rcu(|commands| {
-            if commands.version >= version {
-                return Arc::clone(commands);
-            }
-            let outbound = Arc::clone(&outbound);
-            Arc::new(Commands { version, outbound, declared: true, states: commands.states.clone() })
-        });
-        // Whoever was created before the swap is in the map, whoever comes after has the new policy.
-        let commands = self.commands.load();
+    /// Puts a policy in force, and a candidate beside it.
+    pub(crate) fn reload(
+        &self,
+        outbound: Outbound,
+        candidate: Option<Outbound>,
+        instances: u32,
+        _: &Writing<'_>,
+    ) {
+        let states = self.commands.load().states.clone();
+        let (outbound, candidate) = (Arc::new(outbound), candidate.map(Arc::new));
+        let commands = Commands { outbound, candidate, instances, declared: true, states };
         for (name, state) in &commands.states {
-            state.reload(commands.version, commands.policy(name));
+            state.reload(commands.policy(name), commands.candidate(name), instances);
         }
         commands.say_unknown();
+        self.commands.store(Arc::new(commands));
+    }
+
+    /// How many instances share the rates of scope `Service`.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn set_instances(&self, instances: u32, _: &Writing<'_>) {
+        let commands = Commands { instances, ..Commands::clone(&self.commands.load()) };
+        for state in commands.states.values() {
+            state.circuit.set_instances(instances);
+        }
+        self.commands.store(Arc::new(commands));
     }
 
     /// Every command, by name.
-    pub(crate) fn all(&self) -> Vec<Arc<CommandState>> {
-        let mut all: Vec<_> = self.commands.load().states.values().cloned().collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name));
+    pub(crate) fn all(&self) -> Vec<&'static CommandState> {
+        let mut all: Vec<_> = self.commands.load().states.values().copied().collect();
+        all.sort_by(|a, b| a.circuit.name.cmp(&b.circuit.name));
         all
     }
 
     /// The commands that were asked for and that the policy does not name, by name.
     pub(crate) fn unknown(&self) -> Vec<String> {
         let commands = self.commands.load();
-        let mut unknown: Vec<_> = commands.unknown().map(|state| state.name.clone()).collect();
+        let mut unknown: Vec<_> = commands.unknown().map(|state| state.circuit.name.clone()).collect();
         unknown.sort();
         unknown
     }
 }
 
 impl Commands {
-    fn with(self: &Arc<Self>, name: &str, clock: Clock, changed: &Arc<Notify>) -> Arc<Self> {
-        let full = !self.outbound.commands.contains_key(name) && self.states.len() >= MAX_UNKNOWN;
-        let name = if full { OTHER } else { name };
-        if self.states.contains_key(name) {
-            return Arc::clone(self);
-        }
-        let mut more = Self::clone(self);
-        more.states.insert(name.to_owned(), Arc::new(self.state(name, clock, changed)));
-        Arc::new(more)
-    }
-
-    fn state(&self, name: &str, clock: Clock, changed: &Arc<Notify>) -> CommandState {
-        CommandState::new(name, self.version, self.policy(name).clone(), clock, Arc::clone(changed))
-    }
-
-    fn find(&self, name: &str) -> Option<&Arc<CommandState>> {
-        self.states.get(name).or_else(|| self.states.get(OTHER))
-    }
-
-    fn policy(&self, name: &str) -> &fusebox_policy::policy::CommandPolicy {
+    fn policy(&self, name: &str) -> &CommandPolicy {
         self.outbound.commands.get(name).unwrap_or(&self.outbound.default)
     }
 
-    fn unknown(&self) -> impl Iterator<Item = &Arc<CommandState>> {
-        let unknown = |state: &&Arc<CommandState>| !self.outbound.commands.contains_key(&state.name);
-        self.states.values().filter(move |state| self.declared && unknown(state))
+    fn candidate(&self, name: &str) -> Option<&CommandPolicy> {
+        let candidate = self.candidate.as_ref()?;
+        Some(candidate.commands.get(name).unwrap_or(&candidate.default))
+    }
+
+    fn unknown(&self) -> impl Iterator<Item = &'static CommandState> {
+        let unknown = |state: &&CommandState| !self.outbound.commands.contains_key(&state.circuit.name);
+        self.states.values().copied().filter(move |state| self.declared && unknown(state))
     }
 
     fn say_unknown(&self) {
@@ -133,7 +140,7 @@ impl Commands {
             if !state.said_unknown.swap(true, Ordering::Relaxed) {
                 let known = self.outbound.commands.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
                 tracing::warn!(
-                    command = %state.name, %known,
+                    command = %state.circuit.name, %known,
                     "the policy does not name this command: it runs under outbound's defaults"
                 );
             }

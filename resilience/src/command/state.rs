@@ -1,183 +1,189 @@
 //! What a command keeps across reloads, and the policy it is under.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use fusebox_policy::policy::{BreakerPolicy, CommandPolicy};
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use fusebox_policy::policy::{BreakerPolicy, CommandPolicy, hystrix};
 
-use crate::breaker::gate::Change;
-use crate::breaker::state::Phase;
-use crate::breaker::{Admission, Gate, Verdict, Window};
-use crate::clock::Clock;
-use crate::flight::{Account, Flight};
+use super::retry::Retries;
+use crate::circuit::{Circuit, Surroundings};
+use crate::classify::{Class, Classifier};
+use crate::clock::{Now, exact};
+use crate::deadline;
+use crate::flight::{Flight, Times};
+use crate::fuse::{Refusal, Terms};
 use crate::limit::InFlight;
-use crate::outcome::{Outcome, Tally};
+use crate::outcome::Outcome;
 
-/// One command. Everything but the policy in force stays the same object for the life of the
-/// process, whatever becomes of the policy.
+/// One command. Everything but the policy stays the same object for the life of the process.
 #[derive(Debug)]
-pub(crate) struct CommandState {
-    pub(crate) name: String,
-    pub(crate) in_flight: InFlight,
-    pub(crate) gate: Gate,
-    pub(crate) tally: Tally,
-    pub(crate) fallbacks: AtomicU64,
+pub struct CommandState {
+    pub(crate) circuit: Circuit,
+    pub(crate) retries: Retries,
+    pub(crate) fallbacks: Fallbacks,
     /// Whether the log has said that no policy names it.
     pub(crate) said_unknown: AtomicBool,
-    in_force: ArcSwap<InForce>,
-    clock: Clock,
-    changed: Arc<Notify>,
+    policy: ArcSwap<CommandPolicy>,
 }
 
-/// The policy of a command and the window of its length.
-#[derive(Debug)]
-struct InForce {
-    version: u64,
-    policy: CommandPolicy,
-    window: Arc<Window>,
-}
-
-/// What an admission leaves to be known at the end of its call.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ticket {
-    /// None: the breaker is not told.
-    admission: Option<Admission>,
-    /// Its request's deadline leaves it less than half of the command's own timeout: should it time
-    /// out, that says nothing about the callee (docs/adr/0006).
-    hurried: bool,
+/// Fallbacks of one command.
+#[derive(Debug, Default)]
+pub(crate) struct Fallbacks {
+    pub(crate) ran: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+    in_flight: InFlight,
 }
 
 /// Why a call was not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    Open(Duration),
-    Limit,
+pub(crate) enum Refused {
+    /// By the fuse.
+    By(Refusal),
+    /// The request it is part of has run out of time.
+    TooLate,
 }
 
 impl CommandState {
     /// A command that was never called.
-    pub(crate) fn new(
-        name: &str,
-        version: u64,
-        policy: CommandPolicy,
-        clock: Clock,
-        changed: Arc<Notify>,
-    ) -> Self {
-        let window = Arc::new(Window::new(window_length(&policy).unwrap_or(DEFAULT_WINDOW)));
+    pub(crate) fn new(name: &str, policy: CommandPolicy, instances: u32, around: Surroundings) -> Self {
         Self {
-            name: name.to_owned(),
-            in_flight: InFlight::default(),
-            gate: Gate::new(clock.now()),
-            tally: Tally::default(),
-            fallbacks: AtomicU64::new(0),
+            circuit: Circuit::new(name.to_owned(), Terms::from(&policy), instances, around),
+            retries: Retries::new(),
+            fallbacks: Fallbacks::default(),
             said_unknown: AtomicBool::new(false),
-            in_force: ArcSwap::from_pointee(InForce { version, policy, window }),
-            clock,
-            changed,
+            policy: ArcSwap::from_pointee(policy),
         }
     }
 
-    /// Puts a policy in force, unless a newer one is already.
-    pub(crate) fn reload(&self, version: u64, policy: &CommandPolicy) {
-        let (now, generation) = (self.clock.now(), self.gate.state().generation);
-        self.in_force.rcu(|old| {
-            if old.version >= version {
-                return Arc::clone(old);
-            }
-            let window = match window_length(policy) {
-                Some(length) if !old.window.has_length(length) => {
-                    Arc::new(old.window.resized(length, generation, now))
-                }
-                // Without a breaker the window stays for the next one.
-                _ => Arc::clone(&old.window),
-            };
-            Arc::new(InForce { version, policy: policy.clone(), window })
-        });
+    /// Puts a policy in force. Not to be called by two threads at once.
+    pub(crate) fn reload(&self, policy: &CommandPolicy, candidate: Option<&CommandPolicy>, instances: u32) {
+        self.circuit.reload(Terms::from(policy), candidate.map(Terms::from), instances);
+        self.policy.store(Arc::new(policy.clone()));
     }
 
-    /// Asks for one call at `now`, which must end by the earlier of the policy's timeout and
-    /// `enclosing`.
-    pub(crate) fn begin(
-        self: &Arc<Self>,
-        now: Instant,
-        enclosing: Option<Instant>,
-    ) -> Result<Flight<Self>, Refusal> {
-        let in_force = self.in_force.load();
-        let policy = &in_force.policy;
-        let (admission, change) = self.gate.admit(policy.circuit_breaker.as_ref(), self.clock.tick(now));
-        self.tell(change.as_deref());
-        let admission = admission.map_err(|retry_after| {
-            self.tally.count(Outcome::Open);
-            Refusal::Open(retry_after)
-        })?;
-        if !self.in_flight.acquire(policy.max_concurrent_requests.map(fusebox_policy::policy::Limit::get)) {
-            self.tally.count(Outcome::Rejected);
-            self.decide(Ticket { admission, hurried: false }, Outcome::Rejected, now);
-            return Err(Refusal::Limit);
+    /// Asks for one call, which must end by the earlier of the policy's timeout and the deadline of what
+    /// it is part of.
+    #[inline]
+    pub(crate) fn begin(&'static self) -> Result<Flight, Refused> {
+        let timeout_ms = self.circuit.fuse.timeout_ms().unwrap_or(0);
+        self.begin_within(Times { timeout_ms, enclosing: deadline::current() })
+    }
+
+    /// Asks for one of several attempts, which must all end by `due`.
+    pub(super) fn begin_attempt(&'static self, attempt: u8, due: Now) -> Result<Flight, Refused> {
+        let now = self.circuit.clock().now();
+        self.retries.attempted(attempt, now.tick());
+        let per_try = self.policy.load().retry.and_then(|retry| retry.per_try_timeout_ms);
+        let per_try = per_try.and_then(|millis| u32::try_from(u64::from(millis)).ok());
+        let timeout_ms = per_try.or(self.circuit.fuse.timeout_ms()).unwrap_or(0);
+        self.begin_within(Times { timeout_ms, enclosing: due })
+    }
+
+    #[inline]
+    fn begin_within(&'static self, times: Times) -> Result<Flight, Refused> {
+        let now = self.circuit.clock().now();
+        if times.enclosing <= now {
+            // The request is lost already; that says nothing about the callee.
+            self.circuit.count(Outcome::Timeout);
+            return Err(Refused::TooLate);
         }
-        let timeout = policy.timeout_ms.map(fusebox_policy::policy::Millis::get);
-        let hurried = match (timeout, enclosing) {
-            (Some(timeout), Some(enclosing)) => enclosing.saturating_duration_since(now) < timeout / 2,
-            _ => false,
-        };
-        let deadline = [timeout.map(|timeout| now + timeout), enclosing].into_iter().flatten().min();
-        Ok(Flight::new(Arc::clone(self), Ticket { admission, hurried }, now, deadline))
+        self.circuit.begin(now, times).map_err(Refused::By)
     }
 
-    /// Whether the fallback that the code offers is used.
-    pub(crate) fn fallback_enabled(&self) -> bool {
-        self.in_force.load().policy.fallback_enabled
+    /// By when a call that begins now must have ended, however often it is tried.
+    pub(super) fn due(&self) -> Now {
+        let timeout = self.circuit.fuse.timeout_ms();
+        let own = timeout.map_or(Now::NEVER, |millis| exact().plus(u64::from(millis) * 1_000_000));
+        own.min(deadline::current())
+    }
+
+    /// When to try again after so many attempts that failed; None: not at all.
+    pub(super) fn retry_at(&self, attempts: u8, due: Now) -> Option<Now> {
+        let policy = self.policy.load().retry?;
+        let now = exact();
+        let pause = self.retries.again(&policy, attempts, now.tick())?;
+        let at = now.plus(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX));
+        if at < due {
+            return Some(at);
+        }
+        self.retries.give_back();
+        None
+    }
+
+    /// Whose fault an error is: the policy's lists come before what the error says of itself.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn class<E>(&self, classifier: &impl Classifier<E>, error: &E) -> Class {
+        let errors = &self.policy.load().errors;
+        match classifier.code(error) {
+            Some(code) if errors.ignore.contains(&code) => Class::Client,
+            Some(code) if errors.count.contains(&code) => Class::Failure,
+            _ => classifier.class(error),
+        }
+    }
+
+    /// Whether the fallback that the code offers is used; then it is counted.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn falls_back(&self) -> bool {
+        let enabled = self.policy.load().fallback_enabled;
+        if enabled {
+            self.fallbacks.ran.fetch_add(1, Ordering::Relaxed);
+        }
+        enabled
+    }
+
+    /// The right to run a fallback that takes time; None: it is switched off, or there are too many.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn fallback_permit(&'static self) -> Option<FallbackPermit> {
+        let policy = self.policy.load();
+        if !policy.fallback_enabled {
+            return None;
+        }
+        let limit = policy.fallback_max_concurrent_requests;
+        let limit = limit.map_or(DEFAULT_FALLBACKS, fusebox_policy::policy::Limit::get);
+        if self.fallbacks.in_flight.acquire(Some(limit)) {
+            self.fallbacks.ran.fetch_add(1, Ordering::Relaxed);
+            return Some(FallbackPermit(self));
+        }
+        self.fallbacks.rejected.fetch_add(1, Ordering::Relaxed);
+        None
     }
 
     /// The policy in force.
-    pub(crate) fn policy(&self) -> CommandPolicy {
-        self.in_force.load().policy.clone()
+    pub(crate) fn policy(&self) -> Arc<CommandPolicy> {
+        self.policy.load_full()
     }
 
-    /// Tells the breaker.
-    fn decide(&self, ticket: Ticket, outcome: Outcome, now: Instant) {
-        let Some(admission) = ticket.admission else { return };
-        let verdict = match outcome {
-            Outcome::Success => Verdict::Good,
-            Outcome::Timeout if ticket.hurried => Verdict::Neither,
-            Outcome::Failure | Outcome::Timeout => Verdict::Bad,
-            Outcome::ClientError | Outcome::Cancelled | Outcome::Rejected | Outcome::Open => Verdict::Neither,
-        };
-        let in_force = self.in_force.load();
-        let breaker = in_force.policy.circuit_breaker.as_ref();
-        let change = self.gate.settle(breaker, &in_force.window, admission, verdict, self.clock.tick(now));
-        self.tell(change.as_deref());
+    /// The breaker's policy in force.
+    pub(crate) fn breaker_policy(&self) -> Option<BreakerPolicy> {
+        self.policy.load().circuit_breaker.clone()
     }
+}
 
-    fn tell(&self, change: Option<&Change>) {
-        let Some(change) = change else { return };
-        let (command, reason) = (&self.name, &change.reason);
-        match change.state.phase {
-            Phase::Open { .. } => tracing::warn!(%command, %reason, "breaker opened"),
-            Phase::HalfOpen { .. } => tracing::info!(%command, %reason, "breaker half-open"),
-            Phase::Closed => tracing::info!(%command, %reason, "breaker closed"),
+#[allow(clippy::cast_possible_truncation)] // ten
+const DEFAULT_FALLBACKS: u32 = hystrix::FALLBACK_MAX_CONCURRENT_REQUESTS as u32;
+
+/// One fallback in flight.
+#[derive(Debug)]
+pub struct FallbackPermit(&'static CommandState);
+
+impl Drop for FallbackPermit {
+    fn drop(&mut self) {
+        self.0.fallbacks.in_flight.release();
+    }
+}
+
+impl<E> From<Refused> for super::CommandError<E> {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::By(Refusal::Open(retry_after)) => Self::Open { retry_after },
+            Refused::By(Refusal::Limit) => Self::Rejected,
+            Refused::By(Refusal::Rate(retry_after)) => Self::RateLimited { retry_after },
+            Refused::TooLate => Self::Timeout(Duration::ZERO),
         }
-        self.changed.notify_one();
     }
-}
-
-impl Account for CommandState {
-    type Ticket = Ticket;
-
-    fn settle(&self, ticket: Ticket, outcome: Outcome, now: Instant) {
-        self.in_flight.release();
-        self.tally.count(outcome);
-        self.decide(ticket, outcome, now);
-    }
-}
-
-/// The window of a command whose policy has no breaker yet.
-const DEFAULT_WINDOW: Duration = Duration::from_secs(10);
-
-fn window_length(policy: &CommandPolicy) -> Option<Duration> {
-    policy.circuit_breaker.as_ref().map(|breaker: &BreakerPolicy| breaker.rolling_window_ms.get())
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use fusebox_policy::wire::PolicyDocument;
 use serde_json::Value;
 
 use super::{Desired, Like, Plane, Published, matcher};
@@ -45,7 +46,11 @@ pub fn withheld(cluster: &str, seen: &Snapshot, refusal: &Refusal) -> Desired {
         };
         let kept = view.held.iter().filter(|key| !taken(key));
         let raw = kept.filter_map(|key| Some((key.clone(), view.raw.get(key)?.value.clone()?))).collect();
-        Published { policy: view.policy.clone(), config: view.config.clone(), raw }
+        // The policy that stays is shared by the instances that there are, like the entries in Consul.
+        let policy = view.policy.as_ref().and_then(|json| PolicyDocument::from_json(json.as_bytes()).ok());
+        let instances = seen.sources.values().next().unwrap_or(&seen.endpoints);
+        let fleet = policy.and_then(|policy| super::fleet(&policy, instances));
+        Published { policy: view.policy.clone(), config: view.config.clone(), fleet, raw }
     });
     let published = store.as_ref().is_some_and(|store| store.policy.is_some());
     let store_told =

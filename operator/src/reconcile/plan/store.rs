@@ -34,6 +34,7 @@ pub fn changes(
     for (key, there, wanted) in [
         (keys.policy(&seen.ident), &there.policy, &goal.policy),
         (keys.config(&seen.ident), &there.config, &goal.config),
+        (keys.fleet(&seen.ident), &there.fleet, &goal.fleet),
     ] {
         match wanted {
             Some(wanted) if there.as_ref() != Some(wanted) => write.push(StoreOp::Put(key, wanted.clone())),

@@ -16,6 +16,7 @@ fn state(scene: &Scene) -> State {
 
 const EDITED: &str = "
 service: { name: user-service, port: http }
+inbound: { rateLimit: { requestsPerSecond: 90, scope: Service } }
 outbound: { timeout: 200ms }
 consul: { serviceName: people.service }
 gateway: { routes: [{ host: people.example.com }] }
@@ -28,7 +29,7 @@ struct Act {
     then: fn(&Scene),
 }
 
-const ACTS: [Act; 4] = [
+const ACTS: [Act; 6] = [
     Act { name: "create", before: |_| {}, then: |scene| scene.put(&user(), FULL) },
     Act {
         name: "edit",
@@ -42,6 +43,16 @@ const ACTS: [Act; 4] = [
         name: "lose the service",
         before: |scene| scene.put(&user(), FULL),
         then: |scene| scene.scale(&[]),
+    },
+    Act {
+        name: "share a rate no more",
+        before: |scene| scene.put(&user(), EDITED),
+        then: |scene| scene.put(&user(), FULL),
+    },
+    Act {
+        name: "delete with a shared rate",
+        before: |scene| scene.put(&user(), EDITED),
+        then: |scene| scene.delete(&user()),
     },
     Act { name: "delete", before: |scene| scene.put(&user(), FULL), then: |scene| scene.delete(&user()) },
 ];

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod edits;
+mod fleet;
 mod scenarios;
 mod scene;
 mod statuses;

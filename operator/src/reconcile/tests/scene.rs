@@ -196,6 +196,7 @@ impl Scene {
             server_layer: Some(true),
             unknown_commands: Vec::new(),
             breakers: Vec::new(),
+            shadow: Vec::new(),
         };
         change(&mut report);
         let mut all = self.store.reports.try_lock().unwrap();

@@ -1,6 +1,6 @@
 //! What a person is told.
 
-use fusebox_policy::wire::{BreakerReport, BreakerState, Rejected};
+use fusebox_policy::wire::{BreakerReport, BreakerState, Rejected, ShadowKind, ShadowReport};
 use jiff::Timestamp;
 
 use super::scene::{FULL, Scene, user};
@@ -153,6 +153,32 @@ async fn breakers_and_unknown_commands_are_named() {
         "True/Enforced",
         "an unknown command is a hint, not a failure"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_shadow_would_have_done_is_told_of_the_published_policy() {
+    let scene = published(&[("a", true), ("b", true), ("c", true)]).await;
+    let shadow = |calls, would_open, would_refuse| ShadowReport {
+        name: "find_user".into(),
+        kind: ShadowKind::Command,
+        calls,
+        would_open,
+        would_refuse,
+        would_limit: 0,
+        would_rate_limit: 0,
+        would_time_out: 0,
+    };
+    let told = |scene: &Scene| scene.get(&user()).unwrap().status.unwrap().summary.unwrap().shadow;
+    scene.report(&user(), "a", true, |report| report.shadow = vec![shadow(3000, 1, 12)]);
+    scene.report(&user(), "b", true, |report| report.shadow = vec![shadow(1000, 2, 0)]);
+    scene.report(&user(), "c", false, |report| report.shadow = vec![shadow(9000, 9, 9)]);
+    scene.pass(&user()).await;
+    assert_eq!(told(&scene).as_deref(), Some("find_user would have opened 3x, refused 12 of 4000 calls"));
+    for instance in ["a", "b"] {
+        scene.report(&user(), instance, true, |_| {});
+    }
+    scene.pass(&user()).await;
+    assert_eq!(told(&scene), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,14 +9,14 @@ use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::methods::MethodState;
-use super::protocol::Protocol;
+use super::protocol::{Protocol, Said};
+use super::service::Target;
 use crate::flight::Flight;
 use crate::outcome::Outcome;
 
 pin_project! {
     /// The body of a response under policy: the service's, or a short one of the layer.
-    pub struct ServerBody<R> {
+    pub struct HttpBody<R> {
         #[pin]
         served: Option<R>,
         answered: Option<Bytes>,
@@ -26,46 +26,53 @@ pin_project! {
 
 /// How a response will be counted.
 pub(crate) struct Ending {
-    flight: Flight<MethodState>,
+    flight: Flight,
     protocol: Protocol,
-    outcome: Outcome,
+    target: Target,
+    said: Said,
+    /// The body broke off.
+    broken: bool,
     /// How many bytes the head has promised: a server need not ask again after the last of them.
     left: Option<u64>,
 }
 
 impl Ending {
     pub(crate) fn new(
-        mut flight: Flight<MethodState>,
+        mut flight: Flight,
         protocol: Protocol,
+        target: Target,
         head: &Parts,
         head_only: bool,
     ) -> Self {
         // A client that closes a long stream has not waited in vain.
         flight.lift_deadline();
         let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let outcome = protocol.head(head.status, &head.headers);
-        Self { flight, protocol, outcome, left: if head_only { Some(0) } else { length } }
+        let said = protocol.head(head.status, &head.headers);
+        let left = if head_only { Some(0) } else { length };
+        Self { flight, protocol, target, said, broken: false, left }
     }
 
-    fn settle(self) {
-        self.flight.settle(self.outcome);
+    fn settle(mut self) {
+        let outcome = if self.broken { Outcome::Failure } else { self.target.outcome(self.said) };
+        self.flight.settle(outcome);
     }
 }
 
-impl<R> ServerBody<R> {
+impl<R> HttpBody<R> {
     /// A short body of the layer.
     pub(super) const fn answered(answer: Bytes) -> Self {
         Self { served: None, answered: Some(answer), ending: None }
     }
 }
 
-impl<R: Body> ServerBody<R> {
+impl<R: Body> HttpBody<R> {
     /// A body of the service.
-    pub(super) fn served(body: R, ending: Ending) -> Self {
+    pub(super) fn served(body: R, mut ending: Ending) -> Self {
         let mut this = Self { served: None, answered: None, ending: None };
         if body.is_end_stream() || ending.left == Some(0) {
             ending.settle();
         } else {
+            ending.flight.hold();
             this.ending = Some(ending);
         }
         this.served = Some(body);
@@ -73,7 +80,7 @@ impl<R: Body> ServerBody<R> {
     }
 }
 
-impl<R: Body<Data = Bytes>> Body for ServerBody<R> {
+impl<R: Body<Data = Bytes>> Body for HttpBody<R> {
     type Data = Bytes;
     type Error = R::Error;
 
@@ -94,12 +101,15 @@ impl<R: Body<Data = Bytes>> Body for ServerBody<R> {
         let ended = match &frame {
             None => true,
             Some(Err(_)) => {
-                ending.outcome = Outcome::Failure;
+                ending.broken = true;
                 true
             }
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    ending.outcome = ending.protocol.trailers(trailers).unwrap_or(ending.outcome);
+                    match ending.protocol.trailers(trailers) {
+                        Said::Nothing => {}
+                        said => ending.said = said,
+                    }
                 }
                 if let (Some(left), Some(data)) = (ending.left.as_mut(), frame.data_ref()) {
                     *left = left.saturating_sub(data.remaining() as u64);
@@ -130,8 +140,8 @@ impl<R: Body<Data = Bytes>> Body for ServerBody<R> {
     }
 }
 
-impl<R> std::fmt::Debug for ServerBody<R> {
+impl<R> std::fmt::Debug for HttpBody<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerBody").field("answered", &self.answered).finish_non_exhaustive()
+        f.debug_struct("HttpBody").field("answered", &self.answered).finish_non_exhaustive()
     }
 }

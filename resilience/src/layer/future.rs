@@ -7,70 +7,73 @@ use http::Response;
 use pin_project_lite::pin_project;
 
 use super::answer::Answer;
-use super::body::{Ending, ServerBody};
-use super::methods::MethodState;
+use super::body::{Ending, HttpBody};
 use super::protocol::Protocol;
+use super::service::Target;
 use crate::flight::Flight;
 use crate::outcome::Outcome;
 use crate::timed::{Elapsed, Timed};
 
 pin_project! {
-    /// The response of a [`ServerService`](super::ServerService). Dropped at any point, it cancels
+    /// The response of a [`HttpService`](super::HttpService). Dropped at any point, it cancels
     /// the work and gives back its permit. Polled after its end it stays pending.
-    pub struct ServerFuture<F> {
+    pub struct HttpFuture<F> {
         // Before `flight`: the work ends before its permit is free.
         #[pin]
         work: Option<Timed<F>>,
-        flight: Option<Flight<MethodState>>,
+        flight: Option<Flight>,
         answer: Option<Answer>,
         protocol: Option<Protocol>,
+        target: Target,
         head_only: bool,
     }
 }
 
-impl<F> ServerFuture<F> {
+impl<F> HttpFuture<F> {
     /// An answer without work.
-    pub(super) const fn answered(answer: Answer, protocol: Protocol) -> Self {
-        Self { work: None, flight: None, answer: Some(answer), protocol: Some(protocol), head_only: false }
+    pub(super) fn answered(answer: Answer, protocol: Protocol, target: Target) -> Self {
+        let (answer, protocol) = (Some(answer), Some(protocol));
+        Self { work: None, flight: None, answer, protocol, target, head_only: false }
     }
 }
 
-impl<F: Future> ServerFuture<F> {
+impl<F: Future> HttpFuture<F> {
     /// Work that was admitted.
-    pub(super) const fn started(
+    pub(super) fn started(
         work: F,
-        flight: Flight<MethodState>,
+        flight: Flight,
         protocol: Protocol,
+        target: Target,
         head_only: bool,
     ) -> Self {
-        let work = Some(Timed::new(work, flight.deadline()));
-        Self { work, flight: Some(flight), answer: None, protocol: Some(protocol), head_only }
+        let work = Some(Timed::new(work));
+        Self { work, flight: Some(flight), answer: None, protocol: Some(protocol), target, head_only }
     }
 }
 
-impl<F, R, E> Future for ServerFuture<F>
+impl<F, R, E> Future for HttpFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
     R: http_body::Body,
 {
-    type Output = Result<Response<ServerBody<R>>, E>;
+    type Output = Result<Response<HttpBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if let (Some(work), Some(flight)) = (this.work.as_mut().as_pin_mut(), this.flight.as_mut()) {
-            let Poll::Ready(result) = flight.run(|| work.poll(cx)) else { return Poll::Pending };
+            let Poll::Ready(result) = work.poll_in(cx, flight) else { return Poll::Pending };
             this.work.set(None);
             match (result, this.flight.take(), this.protocol.take()) {
                 (Ok(Ok(response)), Some(flight), Some(protocol)) => {
                     let (head, body) = response.into_parts();
-                    let ending = Ending::new(flight, protocol, &head, *this.head_only);
-                    return Poll::Ready(Ok(Response::from_parts(head, ServerBody::served(body, ending))));
+                    let ending = Ending::new(flight, protocol, *this.target, &head, *this.head_only);
+                    return Poll::Ready(Ok(Response::from_parts(head, HttpBody::served(body, ending))));
                 }
-                (Ok(Err(error)), Some(flight), _) => {
+                (Ok(Err(error)), Some(mut flight), _) => {
                     flight.settle(Outcome::Failure);
                     return Poll::Ready(Err(error));
                 }
-                (Err(Elapsed), Some(flight), protocol) => {
+                (Err(Elapsed), Some(mut flight), protocol) => {
                     flight.settle(Outcome::Timeout);
                     *this.protocol = protocol;
                     *this.answer = Some(Answer::Timeout);
@@ -80,15 +83,16 @@ where
         }
         match (this.answer.take(), this.protocol.take()) {
             (Some(answer), Some(protocol)) => {
-                Poll::Ready(Ok(answer.response(protocol).map(ServerBody::answered)))
+                let response = this.target.fallback(answer).unwrap_or_else(|| answer.response(protocol));
+                Poll::Ready(Ok(response.map(HttpBody::answered)))
             }
             _ => Poll::Pending,
         }
     }
 }
 
-impl<F> std::fmt::Debug for ServerFuture<F> {
+impl<F> std::fmt::Debug for HttpFuture<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerFuture").field("answer", &self.answer).finish_non_exhaustive()
+        f.debug_struct("HttpFuture").field("answer", &self.answer).finish_non_exhaustive()
     }
 }

@@ -1,0 +1,213 @@
+//! One command or method: its fuse, its shadow, and what it counts.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::Notify;
+
+use crate::breaker::state::Phase;
+use crate::breaker::{Change, Verdict};
+use crate::clock::{Clock, Now};
+use crate::flight::{Flight, Times};
+use crate::fuse::{Fuse, Refusal, Settled, Terms, Ticket};
+use crate::latency::{Durations, Latency};
+use crate::outcome::{Outcome, Tally};
+use crate::shadow::Shadow;
+use crate::shard::Shards;
+use crate::slot::{Slot, slots};
+
+/// A command or a method. It lives as long as the process (docs/adr/0008): so whoever calls holds a
+/// plain reference, and no call counts one.
+#[derive(Debug)]
+pub(crate) struct Circuit {
+    /// The command's, or `user.v1.UserService/GetUser`, `GET /users`, `default`.
+    pub(crate) name: String,
+    pub(crate) fuse: Fuse,
+    shards: Shards<Shard>,
+    shadowed: AtomicBool,
+    shadow: OnceLock<Box<Shadow>>,
+    clock: &'static Clock,
+    changed: Arc<Notify>,
+}
+
+/// What the circuits of one fusebox have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) clock: &'static Clock,
+    /// Woken by changes of breakers.
+    pub(crate) changed: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    tally: Tally,
+    latency: Latency,
+}
+
+impl Circuit {
+    /// A circuit that was never called.
+    pub(crate) fn new(name: String, terms: Terms, instances: u32, around: Surroundings) -> Self {
+        let slots = slots();
+        Self {
+            name,
+            fuse: Fuse::new(terms, instances, around.clock, slots),
+            shards: Shards::new(slots),
+            shadowed: AtomicBool::new(false),
+            shadow: OnceLock::new(),
+            clock: around.clock,
+            changed: around.changed,
+        }
+    }
+
+    /// Puts terms in force, and those of a candidate beside them. Not to be called by two threads at
+    /// once.
+    pub(crate) fn reload(&self, terms: Terms, candidate: Option<Terms>, instances: u32) {
+        self.fuse.reload(terms, instances);
+        self.shadowed.store(candidate.is_some(), Ordering::Release);
+        let Some(candidate) = candidate else { return };
+        let fresh = || Box::new(Shadow::new(candidate.clone(), instances, self.clock));
+        self.shadow.get_or_init(fresh).reload(candidate, instances);
+    }
+
+    /// How many instances share the rates of scope `Service`. Not to be called beside a reload.
+    pub(crate) fn set_instances(&self, instances: u32) {
+        self.fuse.set_instances(instances);
+        if let Some(shadow) = self.shadow() {
+            shadow.fuse.set_instances(instances);
+        }
+    }
+
+    /// Asks for one call that may take so long, from now on.
+    #[inline]
+    pub(crate) fn begin(&'static self, now: Now, times: Times) -> Result<Flight, Refusal> {
+        if !self.shadowed.load(Ordering::Acquire)
+            && let Some(ticket) = self.fuse.pass(now)
+        {
+            return Ok(Flight::new(self, ticket, None, now, times));
+        }
+        self.begin_by_terms(now, times)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin_by_terms(&'static self, now: Now, times: Times) -> Result<Flight, Refusal> {
+        let shadow = self.shadow().and_then(|shadow| shadow.admit(now));
+        let (admitted, change) = self.fuse.admit(now);
+        self.tell(change);
+        admitted.map(|ticket| Flight::new(self, ticket, shadow, now, times)).inspect_err(|refusal| {
+            self.refuse(*refusal, shadow, now);
+        })
+    }
+
+    fn refuse(&self, refusal: Refusal, shadow: Option<Ticket>, now: Now) {
+        self.count(match refusal {
+            Refusal::Open(_) => Outcome::Open,
+            Refusal::Limit => Outcome::Rejected,
+            Refusal::Rate(_) => Outcome::RateLimited,
+        });
+        if let (Some(shadow), Some(ticket)) = (self.shadow(), shadow) {
+            shadow.settle(ticket, Settled { verdict: Verdict::Neither, took: 0 }, now);
+        }
+    }
+
+    /// Counts an outcome that nobody was admitted for.
+    #[inline]
+    pub(crate) fn count(&self, outcome: Outcome) {
+        let (shard, write) = self.shards.at(Slot::mine());
+        shard.tally.count(outcome, write);
+    }
+
+    /// Takes a success that did not have to wait and needs no more than to be counted; false: it takes
+    /// [`settle`](Self::settle), and nothing was done.
+    #[inline]
+    pub(crate) fn succeed(&self, ticket: Ticket, started: Now) -> bool {
+        let (now, slot) = (self.clock.now(), Slot::mine());
+        let counted =
+            now.nanos_since(started) < ONE_TICK_IS_CHANCE && self.fuse.succeed(ticket, now, slot);
+        if counted {
+            let (shard, write) = self.shards.at(slot);
+            shard.tally.count(Outcome::Success, write);
+        }
+        counted
+    }
+
+    /// Takes the end of a flight: its permit, its outcome and its verdict.
+    pub(crate) fn settle(&self, flight: Landing, outcome: Outcome, now: Now) {
+        let (shard, write) = self.shards.at(Slot::mine());
+        shard.tally.count(outcome, write);
+        // What never waited has only ticks to be measured by, and one may have passed by chance.
+        if outcome.has_latency() && (flight.waited || flight.took >= ONE_TICK_IS_CHANCE) {
+            shard.latency.record(flight.took, write);
+        }
+        let settled = Settled { verdict: outcome.verdict(flight.hurried), took: flight.took };
+        self.tell(self.fuse.settle(flight.ticket, settled, now));
+        if let Some(ticket) = flight.shadow {
+            if let Some(shadow) = self.shadow.get() {
+                shadow.settle(ticket, settled, now);
+            }
+        }
+    }
+
+    /// The candidate, if there is one.
+    #[inline]
+    pub(crate) fn shadow(&self) -> Option<&Shadow> {
+        if self.shadowed.load(Ordering::Acquire) { self.shadow.get().map(|shadow| &**shadow) } else { None }
+    }
+
+    /// How often it ended so.
+    pub(crate) fn tally(&self, outcome: Outcome) -> u64 {
+        self.shards.iter().map(|shard| shard.tally.of(outcome)).sum()
+    }
+
+    /// How long its calls took. Those that were ready at once are in the lowest bucket, and nothing of
+    /// the sum.
+    pub(crate) fn durations(&self) -> Durations {
+        // First, so that a call counted in between is not missing below.
+        let mut durations = Durations::default();
+        self.shards.iter().for_each(|shard| durations.add(&shard.latency));
+        let ended: u64 =
+            Outcome::ALL.into_iter().filter(|o| o.has_latency()).map(|outcome| self.tally(outcome)).sum();
+        durations.buckets[0] += ended.saturating_sub(durations.count());
+        durations
+    }
+
+    #[inline]
+    pub(crate) const fn clock(&self) -> &'static Clock {
+        self.clock
+    }
+
+    #[inline]
+    fn tell(&self, change: Option<Change>) {
+        if let Some(change) = change {
+            self.told(change);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn told(&self, change: Change) {
+        let (command, reason) = (&self.name, &change.reason);
+        match change.state.phase {
+            Phase::Open { .. } => tracing::warn!(%command, %reason, "breaker opened"),
+            Phase::HalfOpen { .. } => tracing::info!(%command, %reason, "breaker half-open"),
+            Phase::Closed => tracing::info!(%command, %reason, "breaker closed"),
+        }
+        self.changed.notify_one();
+    }
+}
+
+/// A call that never waited took long if it took two ticks: one may have begun by chance.
+const ONE_TICK_IS_CHANCE: u64 = 2_000_000;
+
+/// What is known of a flight at its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Landing {
+    pub(crate) ticket: Ticket,
+    pub(crate) shadow: Option<Ticket>,
+    /// In nanoseconds.
+    pub(crate) took: u64,
+    /// It had to wait, and so was measured exactly.
+    pub(crate) waited: bool,
+    /// Its request's deadline left it less than half of its own timeout: should it time out, that says
+    /// nothing about the callee (docs/adr/0006).
+    pub(crate) hurried: bool,
+}

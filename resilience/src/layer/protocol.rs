@@ -1,0 +1,91 @@
+//! Which protocol a request speaks, and how a response says how it went.
+
+use fusebox_policy::policy::{ErrorClasses, ErrorCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::classify::{Class, grpc_code};
+use crate::outcome::Outcome;
+
+/// The protocol of a request, by its content type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// gRPC or gRPC-Web; the content type is the answer's too.
+    Grpc(HeaderValue),
+    /// Everything else.
+    Http,
+}
+
+/// What a response says of how it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// Not yet anything.
+    Nothing,
+    Success,
+    Error(ErrorCode),
+    /// A code that nobody knows.
+    Unknown,
+}
+
+impl Protocol {
+    /// The protocol of a request with these headers.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        match headers.get(CONTENT_TYPE) {
+            Some(value) if value.as_bytes().starts_with(b"application/grpc") => Self::Grpc(value.clone()),
+            _ => Self::Http,
+        }
+    }
+
+    /// What the head of a response says, valid if nothing later contradicts it.
+    pub(crate) fn head(&self, status: StatusCode, headers: &HeaderMap) -> Said {
+        match (self, status.as_u16()) {
+            (_, 600..) => Said::Unknown,
+            (_, status @ 400..) => Said::Error(ErrorCode::Http(status)),
+            (Self::Grpc(_), _) => grpc_status(headers),
+            (Self::Http, _) => Said::Success,
+        }
+    }
+
+    /// What the trailers of a response say.
+    pub(crate) fn trailers(&self, trailers: &HeaderMap) -> Said {
+        match self {
+            Self::Grpc(_) => grpc_status(trailers),
+            Self::Http => Said::Nothing,
+        }
+    }
+}
+
+impl Said {
+    /// How a response is counted that says this and nothing more. A gRPC response that ends without a
+    /// status has failed. `lists`: of a policy; they come first.
+    pub(crate) fn outcome(self, lists: Option<&ErrorClasses>) -> Outcome {
+        let Self::Error(code) = self else {
+            return if self == Self::Success { Outcome::Success } else { Outcome::Failure };
+        };
+        if lists.is_some_and(|lists| lists.ignore.contains(&code)) {
+            return Outcome::ClientError;
+        }
+        if lists.is_some_and(|lists| lists.count.contains(&code)) {
+            return Outcome::Failure;
+        }
+        match code {
+            ErrorCode::Grpc(1) => Outcome::Cancelled,
+            ErrorCode::Grpc(4) => Outcome::Timeout,
+            ErrorCode::Grpc(code) => match grpc_code(code.into()) {
+                Some(Class::Client) => Outcome::ClientError,
+                _ => Outcome::Failure,
+            },
+            ErrorCode::Http(500..) => Outcome::Failure,
+            ErrorCode::Http(_) => Outcome::ClientError,
+        }
+    }
+}
+
+fn grpc_status(headers: &HeaderMap) -> Said {
+    let Some(status) = headers.get("grpc-status") else { return Said::Nothing };
+    match status.to_str().ok().and_then(|status| status.parse().ok()) {
+        Some(0) => Said::Success,
+        Some(code @ 1..=16) => Said::Error(ErrorCode::Grpc(code)),
+        _ => Said::Unknown,
+    }
+}
