@@ -146,7 +146,12 @@ fn line(row: &Row, entry: &Entry) -> Option<Line> {
         What::Counted(_) => return None,
     };
     // A rate limit is no breaker: it stands in one row of stacks, and in those of threads.
-    let out_of_place = entry.name == "governor" && (row.bench == "B1" || row.case.starts_with("stack"));
+    let out_of_place = match entry.name {
+        "governor" => row.bench == "B1" || row.case.starts_with("stack"),
+        // One way to share a policy is enough.
+        "fusebox-call" => row.bench == "B3",
+        _ => false,
+    };
     let reload = row.bench == "reload" && entry.name != "fusebox";
     let (window, not_run) = match has {
         _ if out_of_place || reload => return None,

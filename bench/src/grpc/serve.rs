@@ -47,7 +47,7 @@ pub const ALL: [Entry; 3] = [
         name: "fusebox",
         subject: "fusebox",
         package: "fusebox",
-        window: "none (limit, timeout, metrics)",
+        window: "none (limit, timeout, rate, metrics)",
     },
     Entry {
         name: "tower-resilience",
@@ -82,9 +82,11 @@ pub fn run(args: &Args) -> Result<()> {
         let served = match args.kind {
             Kind::Tonic => Server::builder().add_service(hello).serve_with_incoming(incoming).await,
             Kind::Fusebox => {
-                // PLACE FOR THE RATE LIMIT: "rateLimit": {"requestsPerSecond": .., "burst": ..}
                 let policy = json!({
-                    "inbound": {"default": {"timeoutMs": 1000, "maxConcurrentRequests": args.limit}},
+                    "inbound": {"default": {
+                        "timeoutMs": 1000, "maxConcurrentRequests": args.limit,
+                        "rateLimit": {"requestsPerSecond": 1_000_000_000, "burst": 1_000_000},
+                    }},
                     "outbound": {"default": {}},
                 });
                 let layer = Fusebox::fixed(serde_json::from_value(policy)?).server_layer();

@@ -6,10 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use fusebox::{Command, Fusebox, Policy};
+use fusebox::{Command, CommandService, Fusebox, Policy};
 use serde_json::{Value, json};
+use tower::util::ServiceFn;
+use tower::{Layer, Service, service_fn};
 
-use super::{Case, Entry, Has};
+use super::{Case, Entry, Has, absent, made};
 use crate::inner::{self, Answer};
 use crate::measure::{Measured, Plan, Subject, cores, measure, pin_to, runtime};
 
@@ -17,8 +19,20 @@ use crate::measure::{Measured, Plan, Subject, cores, measure, pin_to, runtime};
 pub const COMMAND: &str = "bench";
 const WINDOW: &str = "time, 10 s";
 
+/// By the tower layer.
 pub const ENTRY: Entry =
     Entry { name: "fusebox", package: Some("fusebox"), has: |_| Has::Yes(WINDOW), measure: of };
+
+/// By `Command::call`.
+pub const CALL: Entry = Entry {
+    name: "fusebox-call",
+    package: Some("fusebox"),
+    has: |case| match case {
+        Case::Success | Case::Ready | Case::Pending => Has::Yes(WINDOW),
+        _ => Has::Absent,
+    },
+    measure: by_call,
+};
 
 /// A breaker like hystrix's defaults, with the fields of `change` in place of its own.
 pub fn breaker(change: &Value) -> Value {
@@ -47,18 +61,14 @@ pub fn metric(fusebox: &Fusebox, sample: &str) -> Result<u64> {
     Ok(value.parse::<f64>()? as u64)
 }
 
-// PLACE FOR THE TOWER LAYER: `fusebox.command(COMMAND).layer()` around `service_fn(inner::ready)` is a
-// `super::Layered`; it takes the place of `Calls` in `Success`, `Ready` and `Pending`.
-/// Calls of a command.
+/// The command of a policy, and what its rows must leave behind.
 #[derive(Clone)]
-struct Calls<F> {
+struct Held {
     fusebox: Fusebox,
     command: Command,
-    inner: F,
     expect: Expect,
 }
 
-/// What a row must leave behind.
 #[derive(Clone, Copy)]
 struct Expect {
     answers: bool,
@@ -70,48 +80,30 @@ const CLOSED: Expect = Expect { answers: true, breaker: 0 };
 const OPEN: Expect = Expect { answers: false, breaker: 2 };
 const HALF_OPEN: Expect = Expect { answers: false, breaker: 1 };
 
-impl<F, Fut> Calls<F>
-where
-    F: Fn(u64) -> Fut + Clone + Send,
-    Fut: Future<Output = Answer>,
-{
-    fn new(policy: &Value, inner: F, expect: Expect) -> Result<Self> {
+const BREAKER_STATE: &str = "fusebox_breaker_state{command=\"bench\"}";
+
+impl Held {
+    fn new(policy: &Value, expect: Expect) -> Result<Self> {
         let fusebox = Fusebox::fixed(outbound(policy)?);
         let command = fusebox.command(COMMAND);
-        Ok(Self { fusebox, command, inner, expect })
+        Ok(Self { fusebox, command, expect })
     }
 
     /// Opens the breaker by one failure, and sleeps as long as it does.
     fn opened(self, sleep: Duration) -> Result<Self> {
         runtime()?.block_on(async {
-            let refused = self.command.call(|| inner::fails(0)).await;
+            let failed = self.command.call(|| inner::fails(0)).await;
             tokio::time::sleep(sleep).await;
-            ensure!(refused.is_err(), "the failing call answered");
+            ensure!(failed.is_err(), "the failing call answered");
             ensure!(metric(&self.fusebox, BREAKER_STATE)? == 2, "one failure did not open the breaker");
             Ok(())
         })?;
         Ok(self)
     }
-}
 
-const BREAKER_STATE: &str = "fusebox_breaker_state{command=\"bench\"}";
-
-impl<F, Fut> Subject for Calls<F>
-where
-    F: Fn(u64) -> Fut + Clone + Send,
-    Fut: Future<Output = Answer>,
-{
-    async fn calls(&mut self, n: u64) -> u64 {
-        let mut ok = 0;
-        for i in 0..n {
-            let i = black_box(i);
-            ok += u64::from(black_box(self.command.call(|| (self.inner)(i)).await).is_ok());
-        }
-        ok
-    }
-
-    fn answers(&self) -> bool {
-        self.expect.answers
+    /// Around a service, by the command's tower layer.
+    fn layered<F>(self, inner: F) -> Calls<CommandService<ServiceFn<F>>> {
+        Calls { service: self.command.layer().layer(service_fn(inner)), held: self }
     }
 
     fn check(&self) -> Result<()> {
@@ -121,24 +113,89 @@ where
     }
 }
 
+/// Calls of the tower layer.
+#[derive(Clone)]
+struct Calls<S> {
+    held: Held,
+    service: S,
+}
+
+impl<S: Service<u64> + Clone + Send> Subject for Calls<S> {
+    async fn calls(&mut self, n: u64) -> u64 {
+        made(&mut self.service, n).await
+    }
+
+    fn answers(&self) -> bool {
+        self.held.expect.answers
+    }
+
+    fn check(&self) -> Result<()> {
+        self.held.check()
+    }
+}
+
+/// Calls by the command's own `call`, which has no service.
+#[derive(Clone)]
+struct ByCall<F> {
+    held: Held,
+    inner: F,
+}
+
+impl<F, Fut> Subject for ByCall<F>
+where
+    F: Fn(u64) -> Fut + Clone + Send,
+    Fut: Future<Output = Answer>,
+{
+    async fn calls(&mut self, n: u64) -> u64 {
+        let mut ok = 0;
+        for i in 0..n {
+            let (inner, i) = (self.inner.clone(), black_box(i));
+            ok += u64::from(black_box(self.held.command.call(move || inner(i)).await).is_ok());
+        }
+        ok
+    }
+
+    fn answers(&self) -> bool {
+        self.held.expect.answers
+    }
+
+    fn check(&self) -> Result<()> {
+        self.held.check()
+    }
+}
+
 fn of(case: Case, plan: &Plan) -> Result<Measured> {
     match case {
-        Case::Success => measure(Calls::new(&lone(&json!({})), inner::ready, CLOSED)?, plan),
+        Case::Success => measure(Held::new(&lone(&json!({})), CLOSED)?.layered(inner::ready), plan),
         Case::OpenReject => {
             let at_once =
                 json!({"errorPercentThreshold": 1, "requestVolumeThreshold": 1, "sleepWindowMs": 3_600_000});
-            measure(Calls::new(&lone(&at_once), inner::ready, OPEN)?.opened(Duration::ZERO)?, plan)
+            let held = Held::new(&lone(&at_once), OPEN)?.opened(Duration::ZERO)?;
+            measure(held.layered(inner::ready), plan)
         }
         Case::HalfOpenProbe => {
             let at_once =
                 json!({"errorPercentThreshold": 1, "requestVolumeThreshold": 1, "sleepWindowMs": 1});
+            let held = Held::new(&lone(&at_once), HALF_OPEN)?.opened(Duration::from_millis(20))?;
             // Errors of the caller give the probe's slot back and leave the breaker half-open.
-            let calls = Calls::new(&lone(&at_once), inner::wrong, HALF_OPEN)?;
-            measure(calls.opened(Duration::from_millis(20))?, plan)
+            measure(held.layered(inner::wrong), plan)
         }
-        Case::Ready => measure(Calls::new(&full(), inner::ready, CLOSED)?, plan),
-        Case::Pending => measure(Calls::new(&full(), inner::pending_once, CLOSED)?, plan),
+        Case::Ready => measure(Held::new(&full(), CLOSED)?.layered(inner::ready), plan),
+        Case::Pending => measure(Held::new(&full(), CLOSED)?.layered(inner::pending_once), plan),
         Case::Reload => reloaded(plan),
+    }
+}
+
+fn by_call(case: Case, plan: &Plan) -> Result<Measured> {
+    match case {
+        Case::Success => {
+            measure(ByCall { held: Held::new(&lone(&json!({})), CLOSED)?, inner: inner::ready }, plan)
+        }
+        Case::Ready => measure(ByCall { held: Held::new(&full(), CLOSED)?, inner: inner::ready }, plan),
+        Case::Pending => {
+            measure(ByCall { held: Held::new(&full(), CLOSED)?, inner: inner::pending_once }, plan)
+        }
+        _ => absent(),
     }
 }
 
@@ -146,17 +203,19 @@ fn lone(change: &Value) -> Value {
     json!({"circuitBreaker": breaker(change)})
 }
 
-/// Breaker, deadline, limit. PLACE FOR THE RATE LIMIT: in the wire format it is a server's; B2 takes it
-/// in with the tower layer.
+/// Breaker, deadline, limit and rate, of which none is ever reached. Metrics are always kept.
 fn full() -> Value {
-    json!({"timeoutMs": 1000, "maxConcurrentRequests": 1000, "circuitBreaker": breaker(&json!({}))})
+    json!({
+        "timeoutMs": 1000, "maxConcurrentRequests": 1000, "circuitBreaker": breaker(&json!({})),
+        "rateLimit": {"requestsPerSecond": 1_000_000_000, "burst": 1_000_000},
+    })
 }
 
 /// The success case while another core puts one of two policies in force a thousand times a second.
 fn reloaded(plan: &Plan) -> Result<Measured> {
-    let calls = Calls::new(&lone(&json!({})), inner::ready, CLOSED)?;
+    let calls = Held::new(&lone(&json!({})), CLOSED)?.layered(inner::ready);
     let policies = [outbound(&lone(&json!({"errorPercentThreshold": 60})))?, outbound(&lone(&json!({})))?];
-    let fusebox = calls.fusebox.clone();
+    let fusebox = calls.held.fusebox.clone();
     let (applied, done) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {

@@ -182,7 +182,7 @@ fn missing(rows: &[Figure], why: &str) -> Vec<Figure> {
 
 /// What a table has room for: what the program said, without where it is.
 pub fn reason(error: &anyhow::Error) -> String {
-    let text = error.to_string();
+    let text = error.root_cause().to_string();
     let said = text.lines().find_map(|line| {
         line.strip_prefix("Error: ").or_else(|| line.strip_prefix("error: ")).filter(|said| !said.is_empty())
     });
