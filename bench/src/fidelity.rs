@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::inner::{Answer, Fault, PendingOnce};
 use crate::measure::{cores, pin_to, runtime, spin};
-use crate::subjects::fusebox::{COMMAND, breaker, metric, outbound};
+use crate::subjects::fusebox::{COMMAND, breaker, calls_total, metric, outbound};
 
 /// What is counted.
 #[derive(Clone, Copy, Debug)]
@@ -105,8 +105,7 @@ fn lost(n: u64) -> Result<u64> {
     })?;
     let mut lost = 0;
     for (sent, outcome) in sent.iter().zip(["success", "failure", "client_error"]) {
-        let sample = format!("fusebox_command_calls_total{{command=\"{COMMAND}\",outcome=\"{outcome}\"}}");
-        lost += sent.load(Relaxed).abs_diff(metric(&fusebox, &sample)?);
+        lost += sent.load(Relaxed).abs_diff(metric(&fusebox, &calls_total(outcome))?);
     }
     Ok(lost)
 }

@@ -86,7 +86,8 @@ pub fn measure<S: Subject>(mut subject: S, plan: &Plan) -> Result<Measured> {
     let mut samples = Vec::new();
     for _ in 0..plan.samples {
         let (elapsed, ok) = sample(&subject, iters, plan.threads)?;
-        right(ok, iters * plan.threads as u64)?;
+        // The subject knows better what went wrong.
+        right(ok, iters * plan.threads as u64).or_else(|error| subject.check().and(Err(error)))?;
         samples.push(elapsed.as_nanos() as f64 / iters as f64);
     }
     let mut ok = 0;
@@ -102,9 +103,13 @@ fn counted<S: Subject>(subject: &mut S, iters: u64) -> u64 {
     spin(subject.calls(iters))
 }
 
+/// One call in so many may end otherwise: a thread that is preempted between reading the time and taking
+/// from a rate finds the rate ahead of it.
+const STRAYS: u64 = 100_000;
+
 fn ensure_right(answers: bool, ok: u64, n: u64) -> Result<()> {
     let expected = if answers { n } else { 0 };
-    ensure!(ok == expected, "{ok} of {n} calls answered, {expected} should have");
+    ensure!(ok.abs_diff(expected) <= n / STRAYS, "{ok} of {n} calls answered, {expected} should have");
     Ok(())
 }
 
@@ -198,5 +203,6 @@ mod tests {
         let plan = Plan { threads: 1, iters: Some(100), samples: 1 };
         assert!(measure(Half(true), &plan).is_ok());
         assert!(measure(Half(false), &plan).is_err());
+        assert!(ensure_right(true, 999_999, 1_000_000).is_ok() && ensure_right(true, 999, 1_000).is_err());
     }
 }

@@ -121,8 +121,7 @@ impl Circuit {
     #[inline]
     pub(crate) fn succeed(&self, ticket: Ticket, started: Now) -> bool {
         let (now, slot) = (self.clock.now(), Slot::mine());
-        let counted =
-            now.nanos_since(started) < ONE_TICK_IS_CHANCE && self.fuse.succeed(ticket, now, slot);
+        let counted = now.nanos_since(started) < ONE_TICK_IS_CHANCE && self.fuse.succeed(ticket, now, slot);
         if counted {
             let (shard, write) = self.shards.at(slot);
             shard.tally.count(Outcome::Success, write);

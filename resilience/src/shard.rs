@@ -52,7 +52,9 @@ impl Write {
     #[inline]
     pub(crate) fn add(self, counter: &AtomicU64, many: u64) {
         match self {
-            Self::Alone => counter.store(counter.load(Ordering::Relaxed).wrapping_add(many), Ordering::Relaxed),
+            Self::Alone => {
+                counter.store(counter.load(Ordering::Relaxed).wrapping_add(many), Ordering::Relaxed)
+            }
             Self::Shared => {
                 counter.fetch_add(many, Ordering::Relaxed);
             }

@@ -82,6 +82,13 @@ const HALF_OPEN: Expect = Expect { answers: false, breaker: 1 };
 
 const BREAKER_STATE: &str = "fusebox_breaker_state{command=\"bench\"}";
 
+const REFUSALS: [&str; 4] = ["open", "rejected", "rate_limited", "timeout"];
+
+/// The metric of the command's calls with an outcome.
+pub fn calls_total(outcome: &str) -> String {
+    format!("fusebox_command_calls_total{{command=\"{COMMAND}\",outcome=\"{outcome}\"}}")
+}
+
 impl Held {
     fn new(policy: &Value, expect: Expect) -> Result<Self> {
         let fusebox = Fusebox::fixed(outbound(policy)?);
@@ -108,7 +115,9 @@ impl Held {
 
     fn check(&self) -> Result<()> {
         let state = metric(&self.fusebox, BREAKER_STATE)?;
-        ensure!(state == self.expect.breaker, "the breaker is in state {state}");
+        // Which refusal it was, should there have been any.
+        let refused = REFUSALS.map(|outcome| (outcome, metric(&self.fusebox, &calls_total(outcome))));
+        ensure!(state == self.expect.breaker, "the breaker is in state {state}; {refused:?}");
         Ok(())
     }
 }
@@ -203,11 +212,13 @@ fn lone(change: &Value) -> Value {
     json!({"circuitBreaker": breaker(change)})
 }
 
-/// Breaker, deadline, limit and rate, of which none is ever reached. Metrics are always kept.
+/// Breaker, deadline, limit and rate, of which none is ever reached. Metrics are always kept. The rate is
+/// low enough for its burst, which is at most a million, to last for the four milliseconds that a thread
+/// may be preempted for.
 fn full() -> Value {
     json!({
         "timeoutMs": 1000, "maxConcurrentRequests": 1000, "circuitBreaker": breaker(&json!({})),
-        "rateLimit": {"requestsPerSecond": 1_000_000_000, "burst": 1_000_000},
+        "rateLimit": {"requestsPerSecond": 250_000_000, "burst": 1_000_000},
     })
 }
 

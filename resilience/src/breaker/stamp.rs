@@ -29,7 +29,11 @@ impl Stamp {
     #[inline]
     pub(super) const fn new(incarnation: u64, epoch: u64, generation: u32) -> Self {
         let generation = generation as u64 % GENERATIONS;
-        Self((incarnation % INCARNATIONS) << (EPOCH_BITS + GENERATION_BITS) | (epoch % EPOCHS) << GENERATION_BITS | generation)
+        Self(
+            (incarnation % INCARNATIONS) << (EPOCH_BITS + GENERATION_BITS)
+                | (epoch % EPOCHS) << GENERATION_BITS
+                | generation,
+        )
     }
 
     const fn incarnation(self) -> u64 {

@@ -28,9 +28,8 @@ impl Hot {
             Some(BreakerMode::ForcedClosed) => 3,
             Some(BreakerMode::Disabled) => 4,
         };
-        let easy = breaker.is_none_or(|breaker| {
-            breaker.mode == BreakerMode::Enforce && breaker.slow_call.is_none()
-        });
+        let easy =
+            breaker.is_none_or(|breaker| breaker.mode == BreakerMode::Enforce && breaker.slow_call.is_none());
         Self(
             terms.timeout.map_or(0, u64::from)
                 | terms.limit.map_or(0, u64::from) << LIMIT

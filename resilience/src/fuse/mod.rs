@@ -234,9 +234,7 @@ impl Fuse {
     pub(crate) fn succeed(&self, ticket: Ticket, now: Now, slot: Slot) -> bool {
         let told = match ticket.0 & (Ticket::TOLD | Ticket::PROBE) {
             0 => true,
-            Ticket::TOLD => {
-                self.hot().is_easy() && self.gate.succeed(ticket.generation(), now.tick(), slot)
-            }
+            Ticket::TOLD => self.hot().is_easy() && self.gate.succeed(ticket.generation(), now.tick(), slot),
             _ => false,
         };
         if told {
