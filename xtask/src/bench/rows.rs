@@ -61,8 +61,8 @@ fn measure(programs: &Programs, effort: Effort, mut rows: Vec<Figure>) -> Vec<Fi
         row.value = stats::median(values);
         row.spread = stats::spread(values).filter(|_| !counted);
         row.ns = row.value.filter(|_| row.unit == "ns/op");
-        // Go's runtime does not bear callgrind; of several threads, and beside a second, it counts all.
-        if !row.go && row.threads == 1 && !counted && row.bench != "reload" && which("valgrind").is_some() {
+        // Go's runtime does not bear callgrind; the other rows are these again, or of two threads.
+        if !row.go && ["B1", "B2"].contains(&row.bench.as_str()) && which("valgrind").is_some() {
             row.instructions = callgrind::instructions(programs, row.row()).ok();
         }
     }
