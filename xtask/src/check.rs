@@ -12,6 +12,9 @@ use crate::{debian, generate, layout};
 
 const CARGO_DENY: &str = "0.20.2";
 
+/// A workspace of its own, under the same rules.
+const BENCH: &str = "bench/Cargo.toml";
+
 pub fn run() -> Result<()> {
     let cluster = Cluster::open()?;
     let mut steps = Steps::new(cluster.progress());
@@ -25,7 +28,10 @@ pub fn all(cluster: &Cluster, steps: &mut Steps) -> Result<()> {
     let places = cluster.places();
     let checkout = &places.checkout;
     debian::ensure_protoc(cluster.progress())?;
-    steps.run("format", || cargo(checkout, &["fmt", "--all", "--check"]))?;
+    steps.run("format", || {
+        cargo(checkout, &["fmt", "--all", "--check"])?;
+        cargo(checkout, &["fmt", "--check", "--manifest-path", BENCH])
+    })?;
     steps.run("layout", || layout::check(checkout))?;
     steps.run("lints", || {
         cargo(checkout, &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
@@ -33,7 +39,8 @@ pub fn all(cluster: &Cluster, steps: &mut Steps) -> Result<()> {
     steps.run("dependencies: bans, licences, sources", || {
         let deny = cargo_deny(places)?;
         let checks = ["--log-level", "error", "check", "bans", "licenses", "sources"];
-        Exec::new(deny).args(checks).dir(checkout).shown_live()
+        Exec::new(&deny).args(checks).dir(checkout).shown_live()?;
+        Exec::new(&deny).args(["--manifest-path", BENCH]).args(checks).dir(checkout).shown_live()
     })?;
     steps.not_run("dependencies: advisories", "the advisory database is not reachable here");
     steps.run("generated files", || generate::check(checkout))

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{check, cluster, demo, generate, test};
+use crate::{bench, check, cluster, demo, generate, test};
 
 /// The commands of a checkout: each does its own set-up.
 #[derive(Debug, Parser)]
@@ -25,6 +25,9 @@ enum Command {
     Generate(generate::Args),
     /// The kind cluster of this checkout
     Cluster(cluster::Args),
+    /// How fast it is, beside its peers
+    #[command(subcommand)]
+    Bench(bench::Command),
 }
 
 pub fn run() -> Result<()> {
@@ -34,5 +37,6 @@ pub fn run() -> Result<()> {
         Command::Check => check::run(),
         Command::Generate(args) => generate::run(&args),
         Command::Cluster(args) => cluster::run(&args),
+        Command::Bench(command) => bench::run(&command),
     }
 }

@@ -2,6 +2,7 @@
 // The time of steps that a person waits for: synchronous code with nothing to pause.
 #![allow(clippy::disallowed_types)]
 
+mod bench;
 mod cargo;
 mod check;
 mod cli;
