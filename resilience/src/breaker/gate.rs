@@ -11,7 +11,7 @@ use super::reason::Reason;
 use super::state::{Admission, Decision, Effect, Phase, State, Verdict};
 use super::streak::Streak;
 use super::window::{Entry, Window};
-use crate::clock::Tick;
+use crate::clock::{Now, Tick};
 use crate::slot::Slot;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -120,7 +120,7 @@ impl Gate {
     /// Takes a success in time of a call that was admitted by a closed breaker under
     /// [`BreakerMode::Enforce`]. False: it takes [`settle`](Self::settle).
     #[inline]
-    pub(crate) fn succeed(&self, generation: u32, now: Tick, slot: Slot) -> bool {
+    pub(crate) fn succeed(&self, generation: u32, now: Now, slot: Slot) -> bool {
         let state = self.state.load(Ordering::Acquire);
         if state != State::closed(generation).to_word() || self.watchful.load(Ordering::Relaxed) {
             return false;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::gate::{Ended, Gate};
 use super::state::{Admission, Phase, Verdict};
-use crate::clock::Tick;
+use crate::clock::{Now, Tick};
 use crate::slot::Slot;
 
 /// Says in whole lists what the breaker keeps in bits. Written from design.md §5, not from the code.
@@ -243,7 +243,7 @@ proptest! {
                     let plain = policy.mode == BreakerMode::Enforce && *verdict == Verdict::Good && !slow;
                     if let Some(admission) = admission
                         // As a fuse does: the short way first.
-                        && !(plain && !admission.probe && gate.succeed(admission.generation, Tick(now), Slot::mine()))
+                        && !(plain && !admission.probe && gate.succeed(admission.generation, Now(now * 1_000_000), Slot::mine()))
                     {
                         gate.settle(Some(&policy), admission, Ended { verdict: *verdict, slow }, Tick(now));
                     }

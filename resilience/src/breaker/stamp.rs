@@ -36,6 +36,21 @@ impl Stamp {
         )
     }
 
+    pub(super) const fn to_word(self) -> u64 {
+        self.0
+    }
+
+    #[inline]
+    pub(super) const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// Whether it is of that generation.
+    #[inline]
+    pub(super) const fn is_of(self, generation: u32) -> bool {
+        self.generation() == generation as u64 % GENERATIONS
+    }
+
     const fn incarnation(self) -> u64 {
         self.0 >> (EPOCH_BITS + GENERATION_BITS)
     }
@@ -76,20 +91,23 @@ impl<'a> Counter<'a> {
     #[inline]
     pub(super) fn count(&self, stamp: Stamp, write: Write) {
         match write {
-            Write::Alone => {
-                let word = self.0.load(Ordering::Relaxed);
-                let started = stamp.0 << COUNT_BITS;
-                let counted = if Stamp(word >> COUNT_BITS) != stamp {
-                    started | 1
-                } else if word & MAX_COUNT == MAX_COUNT {
-                    word
-                } else {
-                    word + 1
-                };
-                self.0.store(counted, Ordering::Relaxed);
-            }
+            Write::Alone => self.count_alone(stamp),
             Write::Shared => self.add(stamp, 1),
         }
+    }
+
+    /// Counts one outcome where only this thread counts.
+    #[inline]
+    pub(super) fn count_alone(&self, stamp: Stamp) {
+        let word = self.0.load(Ordering::Relaxed);
+        let counted = if word >> COUNT_BITS != stamp.0 {
+            stamp.0 << COUNT_BITS | 1
+        } else if word & MAX_COUNT == MAX_COUNT {
+            word
+        } else {
+            word + 1
+        };
+        self.0.store(counted, Ordering::Relaxed);
     }
 
     /// Counts `many` outcomes, unless they come too late, where several threads count.

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::slices::{BUCKETS, Slices};
 use super::stamp::{Counter, Stamp};
-use crate::clock::Tick;
+use crate::clock::{Now, Tick};
 use crate::shard::Shards;
 use crate::slot::{Slot, Write};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// What a window holds of one generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +58,17 @@ pub(crate) struct Window {
 struct Ring {
     /// The slices that the owner of this ring has counted by: it clears it when they have changed.
     seen: AtomicU64,
+    here: Here,
     buckets: [Bucket; BUCKETS],
+}
+
+/// Where the owner of a ring has counted last: for as long as a slice lasts it need not look again.
+#[derive(Debug, Default)]
+struct Here {
+    /// The first moment of the next slice, in nanoseconds.
+    until: AtomicU64,
+    stamp: AtomicU64,
+    bucket: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +85,6 @@ impl Window {
     }
 
     /// Counts one outcome of a generation. One older than what its bucket holds is dropped.
-    #[inline]
     pub(crate) fn record(&self, generation: u32, entry: Entry, now: Tick) {
         let slot = Slot::mine();
         let (stamp, bucket) = self.place_now(generation, now, slot);
@@ -87,19 +96,36 @@ impl Window {
 
     /// Counts a good outcome in time, on the thread that has this slot.
     #[inline]
-    pub(crate) fn record_good(&self, generation: u32, now: Tick, slot: Slot) {
-        let (stamp, bucket) = self.place_now(generation, now, slot);
-        Counter::at(&bucket.good).count(stamp, slot.write);
+    pub(crate) fn record_good(&self, generation: u32, now: Now, slot: Slot) {
+        let ring = self.shards.at(slot);
+        let same_slices = ring.seen.load(Ordering::Relaxed) == self.slices.load(Ordering::Acquire);
+        let stamp = Stamp::from_word(ring.here.stamp.load(Ordering::Relaxed));
+        if slot.write == Write::Alone
+            && same_slices
+            && now.0 < ring.here.until.load(Ordering::Relaxed)
+            && stamp.is_of(generation)
+            && let Some(bucket) = ring.buckets.get(ring.here.bucket.load(Ordering::Relaxed))
+        {
+            Counter::at(&bucket.good).count_alone(stamp);
+        } else {
+            self.record(generation, Entry::default(), now.tick());
+        }
     }
 
-    #[inline]
     fn place_now(&self, generation: u32, now: Tick, slot: Slot) -> (Stamp, &Bucket) {
         let slices = self.slices();
         let ring = self.shards.at(slot);
         if ring.seen.load(Ordering::Relaxed) != slices.to_word() && slot.write == Write::Alone {
             ring.begin(slices);
         }
-        let (stamp, bucket) = Self::place(slices, generation, slices.epoch(now), ring);
+        let epoch = slices.epoch(now);
+        let (stamp, bucket) = Self::place(slices, generation, epoch, ring);
+        if slot.write == Write::Alone {
+            let next = slices.last_moment(epoch).0 + 1;
+            ring.here.until.store(next * 1_000_000, Ordering::Relaxed);
+            ring.here.stamp.store(stamp.to_word(), Ordering::Relaxed);
+            ring.here.bucket.store(index(epoch), Ordering::Relaxed);
+        }
         (stamp, bucket)
     }
 
@@ -172,12 +198,15 @@ impl Window {
         })
     }
 
-    #[inline]
-    #[allow(clippy::cast_possible_truncation)] // below BUCKETS
     const fn place(slices: Slices, generation: u32, epoch: u64, ring: &Ring) -> (Stamp, &Bucket) {
         let stamp = Stamp::new(slices.incarnation(), epoch, generation);
-        (stamp, &ring.buckets[(epoch % BUCKETS as u64) as usize])
+        (stamp, &ring.buckets[index(epoch)])
     }
+}
+
+#[allow(clippy::cast_possible_truncation)] // below BUCKETS
+const fn index(epoch: u64) -> usize {
+    (epoch % BUCKETS as u64) as usize
 }
 
 impl Ring {

@@ -15,7 +15,7 @@ use crossbeam_utils::CachePadded;
 use fusebox_policy::policy::hystrix;
 
 use crate::breaker::{Admission, Change, Gate, Reason, State, Verdict, gate::Ended};
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Now, exact};
 use crate::limit::InFlight;
 use crate::rate::Rate;
 use crate::slot::Slot;
@@ -212,8 +212,9 @@ impl Fuse {
             }
             ticket.0 |= Ticket::PERMIT;
         }
+        // Exactly: another thread may have taken by a later time than ours, and a refusal must be right.
         if hot.has_rate()
-            && let Err(retry_after) = self.rate.take(now, self.clock.slack())
+            && let Err(retry_after) = self.rate.take(exact(), self.clock.slack())
         {
             let change = self.refused(ticket, now);
             self.release(ticket);
@@ -246,7 +247,7 @@ impl Fuse {
     pub(crate) fn succeed(&self, ticket: Ticket, now: Now, slot: Slot) -> bool {
         let told = match ticket.0 & (Ticket::TOLD | Ticket::PROBE) {
             0 => true,
-            Ticket::TOLD => self.hot().is_easy() && self.gate.succeed(ticket.generation(), now.tick(), slot),
+            Ticket::TOLD => self.hot().is_easy() && self.gate.succeed(ticket.generation(), now, slot),
             _ => false,
         };
         if told {
