@@ -146,10 +146,10 @@ impl Circuit {
         }
         let settled = Settled { verdict: outcome.verdict(flight.hurried), took: flight.took };
         self.tell(self.fuse.settle(flight.ticket, settled, now));
-        if let Some(ticket) = flight.shadow {
-            if let Some(shadow) = self.shadow.get() {
-                shadow.settle(ticket, settled, now);
-            }
+        if let Some(ticket) = flight.shadow
+            && let Some(shadow) = self.shadow.get()
+        {
+            shadow.settle(ticket, settled, now);
         }
     }
 

@@ -103,7 +103,7 @@ pub(crate) fn upper_bound(bucket: usize) -> Duration {
         None => return Duration::from_nanos(UNIT * PER_OCTAVE as u64),
         Some(n) => (n / PER_OCTAVE, n % PER_OCTAVE),
     };
-    Duration::from_nanos(UNIT * ((PER_OCTAVE + quarter + 1) as u64) << octave)
+    Duration::from_nanos((UNIT * (PER_OCTAVE + quarter + 1) as u64) << octave)
 }
 
 #[cfg(test)]

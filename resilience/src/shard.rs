@@ -41,7 +41,7 @@ impl Write {
     pub(crate) fn add(self, counter: &AtomicU64, many: u64) {
         match self {
             Self::Alone => {
-                counter.store(counter.load(Ordering::Relaxed).wrapping_add(many), Ordering::Relaxed)
+                counter.store(counter.load(Ordering::Relaxed).wrapping_add(many), Ordering::Relaxed);
             }
             Self::Shared => {
                 counter.fetch_add(many, Ordering::Relaxed);

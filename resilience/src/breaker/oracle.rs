@@ -187,7 +187,6 @@ fn policies() -> impl Strategy<Value = BreakerPolicy> {
             }),
             count_rejections: false,
             mode,
-            ..BreakerPolicy::default()
         },
     )
 }

@@ -46,7 +46,7 @@ impl From<&CommandPolicy> for Terms {
         Self {
             timeout: policy.timeout_ms,
             limit: policy.max_concurrent_requests,
-            rate: policy.rate_limit.clone(),
+            rate: policy.rate_limit,
             breaker: policy.circuit_breaker.clone(),
         }
     }
@@ -57,7 +57,7 @@ impl From<&ServerPolicy> for Terms {
         Self {
             timeout: policy.timeout_ms,
             limit: policy.max_concurrent_requests,
-            rate: policy.rate_limit.clone(),
+            rate: policy.rate_limit,
             breaker: None,
         }
     }
