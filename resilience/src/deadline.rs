@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::clock::{Now, exact};
 
@@ -16,7 +16,7 @@ thread_local! {
 }
 
 /// The header that carries a deadline between gRPC peers.
-const GRPC_TIMEOUT: &str = "grpc-timeout";
+static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// How long the work may still take; zero once the deadline has passed. None where there is no
 /// deadline.
@@ -46,13 +46,13 @@ pub fn set_grpc_timeout(headers: &mut HeaderMap) {
         _ => format!("{}S", micros.div_ceil(1_000_000).min(99_999_999)),
     };
     if let Ok(value) = HeaderValue::try_from(text) {
-        headers.insert(GRPC_TIMEOUT, value);
+        headers.insert(&GRPC_TIMEOUT, value);
     }
 }
 
 /// The timeout a gRPC caller asks for. None if there is none or it is malformed.
 pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
+    let text = headers.get(&GRPC_TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -100,7 +100,7 @@ mod tests {
 
     fn headers(value: &str) -> HeaderMap {
         HeaderMap::from_iter([(
-            http::HeaderName::from_static(GRPC_TIMEOUT),
+            GRPC_TIMEOUT.clone(),
             HeaderValue::from_str(value).unwrap(),
         )])
     }
@@ -125,20 +125,20 @@ mod tests {
         assert!(outbound.is_empty(), "no deadline, no header");
         let deadline = exact().plus(250_000_000);
         within(deadline, || set_grpc_timeout(&mut outbound));
-        assert_eq!(outbound[GRPC_TIMEOUT], "250000u");
+        assert_eq!(outbound[&GRPC_TIMEOUT], "250000u");
         let mut earlier = headers("1m");
         within(deadline, || set_grpc_timeout(&mut earlier));
-        assert_eq!(earlier[GRPC_TIMEOUT], "1m");
+        assert_eq!(earlier[&GRPC_TIMEOUT], "1m");
         let hour = exact().plus(3_600_000_000_000);
         let mut later = headers("2H");
         within(hour, || set_grpc_timeout(&mut later));
-        assert_eq!(later[GRPC_TIMEOUT], "3600000m");
+        assert_eq!(later[&GRPC_TIMEOUT], "3600000m");
         for (nanos, text) in
             [(1_000_001, "1001u"), (100_000_000_001, "100001m"), (100_000_000_000_001, "100001S")]
         {
             let mut odd = HeaderMap::new();
             within(exact().plus(nanos), || set_grpc_timeout(&mut odd));
-            assert_eq!(odd[GRPC_TIMEOUT], text, "a client that follows it is never ahead of us");
+            assert_eq!(odd[&GRPC_TIMEOUT], text, "a client that follows it is never ahead of us");
         }
         assert_eq!(remaining(), None, "the deadline ends with its scope");
     }

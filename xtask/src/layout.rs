@@ -10,7 +10,7 @@ use fusebox_cluster::process::Exec;
 const MAX_LINES: usize = 500;
 
 /// Files, and folders of files, that decide: functions of their arguments.
-const PURE: [&str; 13] = [
+const PURE: [&str; 16] = [
     "policy/src/",
     "operator/src/claims.rs",
     "operator/src/model.rs",
@@ -22,8 +22,11 @@ const PURE: [&str; 13] = [
     "operator/src/reconcile/shadow.rs",
     "operator/src/reconcile/status.rs",
     "operator/src/reconcile/validate.rs",
-    "resilience/src/breaker/state.rs",
-    "resilience/src/breaker/window.rs",
+    "resilience/src/breaker/",
+    "resilience/src/fuse/hot.rs",
+    "resilience/src/fuse/terms.rs",
+    "resilience/src/limit.rs",
+    "resilience/src/rate.rs",
 ];
 
 /// What a pure file has no use for.

@@ -9,4 +9,5 @@ mod e_raw_keys;
 mod f_bad_input;
 mod g_deleted;
 mod h_reinstalled;
+mod i_limits;
 mod trouble;

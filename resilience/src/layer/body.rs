@@ -66,7 +66,12 @@ impl Ending {
     ) -> Self {
         // A client that closes a long stream has not waited in vain.
         flight.lift_deadline();
-        let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        // A gRPC response ends with its trailers, and has no use for a length.
+        let length = match protocol {
+            Protocol::Grpc(_) => None,
+            Protocol::Http => head.headers.get(CONTENT_LENGTH),
+        };
+        let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
         let said = protocol.head(head.status, &head.headers);
         let left = if head_only { Some(0) } else { length };
         Self { flight, protocol, target, said, broken: false, left }

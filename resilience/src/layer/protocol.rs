@@ -2,7 +2,7 @@
 
 use fusebox_policy::policy::{ErrorClasses, ErrorCode};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::classify::{Class, grpc_code};
 use crate::outcome::Outcome;
@@ -81,8 +81,10 @@ impl Said {
     }
 }
 
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 fn grpc_status(headers: &HeaderMap) -> Said {
-    let Some(status) = headers.get("grpc-status") else { return Said::Nothing };
+    let Some(status) = headers.get(&GRPC_STATUS) else { return Said::Nothing };
     match status.to_str().ok().and_then(|status| status.parse().ok()) {
         Some(0) => Said::Success,
         Some(code @ 1..=16) => Said::Error(ErrorCode::Grpc(code)),
