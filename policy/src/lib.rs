@@ -11,6 +11,7 @@
 
 mod answer;
 mod breaker;
+pub mod builder;
 mod codes;
 pub mod duration;
 pub mod keys;
@@ -24,4 +25,5 @@ mod rules;
 pub mod v1alpha1;
 pub mod wire;
 
+pub use builder::{InvalidPolicy, PolicyBuilder};
 pub use policy::Policy;

@@ -18,6 +18,10 @@ pub use crate::method_match::MethodMatch;
 /// The most methods, and the most commands, that one policy may name.
 pub const MAX_ENTRIES: usize = 64;
 
+/// Retries for each hundred calls where nothing is said: Finagle's (`RetryBudget`, `percentCanRetry` 0.2) and
+/// Linkerd's (`retryBudget.retryRatio` 0.2), both over ten seconds.
+pub(crate) const RETRY_BUDGET_PERCENT: u32 = 20;
+
 /// Everything an instance runs under.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
