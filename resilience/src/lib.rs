@@ -74,6 +74,7 @@ mod feed;
 mod flight;
 mod fuse;
 mod fusebox;
+mod hystrix;
 mod latency;
 mod layer;
 mod limit;
@@ -101,8 +102,10 @@ pub use command::{
 };
 #[cfg(feature = "etcd")]
 pub use env::EnvError;
-pub use fusebox_policy::Policy;
+pub use fusebox_policy::policy::{BreakerMode, MethodMatch, RateScope};
 pub use fusebox_policy::wire::PolicyHash;
+pub use fusebox_policy::{InvalidPolicy, Policy, PolicyBuilder};
+pub use hystrix::HystrixStream;
 #[cfg(feature = "descriptors")]
 pub use layer::descriptors::DescriptorError;
 pub use layer::{HttpBody, HttpFuture, HttpLayer, HttpService};
