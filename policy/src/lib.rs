@@ -11,7 +11,7 @@
 
 mod answer;
 mod breaker;
-pub mod builder;
+mod builder;
 mod codes;
 pub mod duration;
 pub mod keys;
@@ -25,5 +25,4 @@ mod rules;
 pub mod v1alpha1;
 pub mod wire;
 
-pub use builder::{InvalidPolicy, PolicyBuilder};
-pub use policy::Policy;
+pub use policy::{InvalidPolicy, Policy, PolicyBuilder};

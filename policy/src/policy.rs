@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::answer::StaticAnswer;
 pub use crate::breaker::{BreakerMode, BreakerPolicy, SlowCall, hystrix};
+pub use crate::builder::{
+    CircuitBreakerBuilder, CommandBuilder, InvalidPolicy, MethodBuilder, PolicyBuilder, RateLimitBuilder,
+    RetryBuilder, ShadowBuilder,
+};
 pub use crate::codes::{ErrorClasses, ErrorCode, UnknownCode};
 pub use crate::limits::{
     Attempts, Burst, Limit, Millis, OutOfRange, Percent, Probes, Rate, RateLimit, RateScope, Volume,
