@@ -102,9 +102,10 @@ pub use command::{
 };
 #[cfg(feature = "etcd")]
 pub use env::EnvError;
-pub use fusebox_policy::policy::{BreakerMode, MethodMatch, RateScope};
+pub use fusebox_policy::policy::{
+    self, BreakerMode, InvalidPolicy, MethodMatch, Policy, PolicyBuilder, RateScope,
+};
 pub use fusebox_policy::wire::PolicyHash;
-pub use fusebox_policy::{InvalidPolicy, Policy, PolicyBuilder};
 pub use hystrix::HystrixStream;
 #[cfg(feature = "descriptors")]
 pub use layer::descriptors::DescriptorError;
