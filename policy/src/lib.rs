@@ -11,6 +11,7 @@
 
 mod answer;
 mod breaker;
+mod builder;
 mod codes;
 pub mod duration;
 pub mod keys;
@@ -24,4 +25,4 @@ mod rules;
 pub mod v1alpha1;
 pub mod wire;
 
-pub use policy::Policy;
+pub use policy::{InvalidPolicy, Policy, PolicyBuilder};

@@ -15,16 +15,13 @@ use crate::Policy;
 use crate::duration::GoDuration;
 use crate::policy::{
     BreakerPolicy, CommandPolicy, ErrorClasses, ErrorCode, Inbound, MethodMatch, MethodPolicy, Millis,
-    OutOfRange, Outbound, RateLimit, RetryPolicy, ServerPolicy, Shadow, SlowCall, StaticAnswer,
+    OutOfRange, Outbound, RETRY_BUDGET_PERCENT, RateLimit, RetryPolicy, ServerPolicy, Shadow, SlowCall,
+    StaticAnswer,
 };
 use crate::v1alpha1::{
     AnswerSpec, CircuitBreakerSpec, CodeSpec, CommandSpec, InboundSpec, MatchSpec, MethodSpec, OutboundSpec,
     RateLimitSpec, ResilientServiceSpec, RetrySpec, ShadowSpec, SlowCallSpec,
 };
-
-/// Retries for each hundred calls where nothing is said: Finagle's (`RetryBudget`, `percentCanRetry` 0.2) and
-/// Linkerd's (`retryBudget.retryRatio` 0.2), both over ten seconds.
-const RETRY_BUDGET_PERCENT: u32 = 20;
 
 /// The policy of a resource, or everything that is wrong with it: each line names its field.
 pub fn policy(spec: &ResilientServiceSpec) -> Result<Policy, Vec<String>> {

@@ -28,6 +28,38 @@ pub enum MethodMatch {
 }
 
 impl MethodMatch {
+    /// One gRPC method: `MethodMatch::grpc("user.v1.UserService", "GetUser")`.
+    pub fn grpc(service: impl Into<String>, method: impl Into<String>) -> Self {
+        Self::Grpc { service: service.into(), method: Some(method.into()) }
+    }
+
+    /// Every method of a gRPC service.
+    pub fn grpc_service(service: impl Into<String>) -> Self {
+        Self::Grpc { service: service.into(), method: None }
+    }
+
+    /// HTTP requests with one method, in capitals, under a path: `MethodMatch::http("GET", "/users")`.
+    pub fn http(method: impl Into<String>, path_prefix: impl Into<String>) -> Self {
+        Self::Http { method: Some(method.into()), path_prefix: path_prefix.into() }
+    }
+
+    /// HTTP requests with any method under a path.
+    pub fn http_path(path_prefix: impl Into<String>) -> Self {
+        Self::Http { method: None, path_prefix: path_prefix.into() }
+    }
+
+    /// The same requests, in the one way of writing them: `/users/` means what `/users` means.
+    pub(crate) fn normal(self) -> Self {
+        match self {
+            Self::Http { method, path_prefix } if path_prefix.len() > 1 && path_prefix.ends_with('/') => {
+                let prefix = path_prefix.trim_end_matches('/');
+                let prefix = if prefix.is_empty() { "/" } else { prefix };
+                Self::Http { method, path_prefix: prefix.to_owned() }
+            }
+            other => other,
+        }
+    }
+
     /// Whether a request with this HTTP method and path is meant.
     pub fn matches(&self, http_method: &str, path: &str) -> bool {
         match self {

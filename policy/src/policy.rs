@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::answer::StaticAnswer;
 pub use crate::breaker::{BreakerMode, BreakerPolicy, SlowCall, hystrix};
+pub use crate::builder::{
+    CircuitBreakerBuilder, CommandBuilder, InvalidPolicy, MethodBuilder, PolicyBuilder, RateLimitBuilder,
+    RetryBuilder, ShadowBuilder,
+};
 pub use crate::codes::{ErrorClasses, ErrorCode, UnknownCode};
 pub use crate::limits::{
     Attempts, Burst, Limit, Millis, OutOfRange, Percent, Probes, Rate, RateLimit, RateScope, Volume,
@@ -17,6 +21,10 @@ pub use crate::method_match::MethodMatch;
 
 /// The most methods, and the most commands, that one policy may name.
 pub const MAX_ENTRIES: usize = 64;
+
+/// Retries for each hundred calls where nothing is said: Finagle's (`RetryBudget`, `percentCanRetry` 0.2) and
+/// Linkerd's (`retryBudget.retryRatio` 0.2), both over ten seconds.
+pub(crate) const RETRY_BUDGET_PERCENT: u32 = 20;
 
 /// Everything an instance runs under.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

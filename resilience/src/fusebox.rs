@@ -172,6 +172,18 @@ impl Fusebox {
         crate::metrics::text(&self.shared)
     }
 
+    /// The Hystrix stream, for the Hystrix dashboard and Turbine: `text/event-stream` without an end, by
+    /// custom at `/hystrix.stream`. Counts are over ten seconds and latencies over a minute, as in Hystrix.
+    ///
+    /// ```no_run
+    /// # fn f(fusebox: fusebox::Fusebox) -> axum::Router {
+    /// axum::Router::new().route("/hystrix.stream", axum::routing::get(async move || fusebox.hystrix_stream()))
+    /// # }
+    /// ```
+    pub fn hystrix_stream(&self) -> http::Response<crate::HystrixStream> {
+        crate::hystrix::response(Arc::clone(&self.shared))
+    }
+
     /// Says goodbye: takes back the report, so that nobody counts on this instance any more. Waits
     /// for that at most two seconds. Policies stay in force.
     #[allow(clippy::unused_async)] // without the feature there is nobody to say goodbye to

@@ -74,6 +74,7 @@ mod feed;
 mod flight;
 mod fuse;
 mod fusebox;
+mod hystrix;
 mod latency;
 mod layer;
 mod limit;
@@ -101,8 +102,11 @@ pub use command::{
 };
 #[cfg(feature = "etcd")]
 pub use env::EnvError;
-pub use fusebox_policy::Policy;
+pub use fusebox_policy::policy::{
+    self, BreakerMode, InvalidPolicy, MethodMatch, Policy, PolicyBuilder, RateScope,
+};
 pub use fusebox_policy::wire::PolicyHash;
+pub use hystrix::HystrixStream;
 #[cfg(feature = "descriptors")]
 pub use layer::descriptors::DescriptorError;
 pub use layer::{HttpBody, HttpFuture, HttpLayer, HttpService};

@@ -63,7 +63,7 @@ pub struct ServeArgs {
     /// The address for gRPC and HTTP
     #[arg(long, env = "LISTEN", default_value = "0.0.0.0:50051")]
     pub listen: SocketAddr,
-    /// The address for /metrics, /healthz and /readyz
+    /// The address for /metrics, /hystrix.stream, /healthz and /readyz
     #[arg(long, env = "ADMIN_LISTEN", default_value = "0.0.0.0:9090")]
     pub admin_listen: SocketAddr,
     /// The user store
@@ -80,7 +80,7 @@ pub struct CallerArgs {
     /// The address for HTTP
     #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
-    /// The address for /metrics, /healthz and /readyz
+    /// The address for /metrics, /hystrix.stream, /healthz and /readyz
     #[arg(long, env = "ADMIN_LISTEN", default_value = "0.0.0.0:9090")]
     pub admin_listen: SocketAddr,
     /// Consul's address

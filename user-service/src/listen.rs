@@ -11,6 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
 use axum::serve::ListenerExt as _;
+use fusebox::Fusebox;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -46,11 +47,18 @@ pub(crate) fn health(life: Life) -> Router {
     Router::new().route("/healthz", get(async || "ok")).route("/readyz", get(ready)).with_state(life)
 }
 
-/// `/metrics` in Prometheus' text format, beside [`health`].
-pub(crate) fn admin(life: Life, metrics: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
+/// `/metrics` in Prometheus' text format and `/hystrix.stream` for the Hystrix dashboard, beside
+/// [`health`].
+pub(crate) fn admin(life: Life, fusebox: Fusebox) -> Router {
     const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let metrics = get(async move || ([(header::CONTENT_TYPE, TEXT)], metrics()));
-    health(life).route("/metrics", metrics)
+    let (metrics, watched) = (fusebox.clone(), life.clone());
+    let metrics = get(async move || ([(header::CONTENT_TYPE, TEXT)], metrics.registry_text()));
+    let stream = get(async move || {
+        // Without an end, an open dashboard would hold up the shutdown for the whole grace.
+        let closing = async move { watched.reached(Phase::Closing).await };
+        fusebox.hystrix_stream().map(|stream| stream.until(closing))
+    });
+    health(life).route("/metrics", metrics).route("/hystrix.stream", stream)
 }
 
 /// Puts the instance's name into every answer of the router.

@@ -1,6 +1,7 @@
 //! A call with an answer for when it has none.
 
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
@@ -117,6 +118,9 @@ where
         }
         let Some(falling) = this.falling.as_mut().as_pin_mut() else { return Poll::Pending };
         let Poll::Ready(answer) = falling.poll(cx) else { return Poll::Pending };
+        if answer.is_err() {
+            this.call.command().fallbacks.failed.fetch_add(1, Ordering::Relaxed);
+        }
         this.falling.set(None);
         *this.permit = None;
         Poll::Ready(answer)

@@ -33,6 +33,8 @@ pub struct CommandState {
 pub(crate) struct Fallbacks {
     pub(crate) ran: AtomicU64,
     pub(crate) rejected: AtomicU64,
+    /// Of those that ran.
+    pub(crate) failed: AtomicU64,
     in_flight: InFlight,
 }
 

@@ -21,6 +21,9 @@ pub(super) fn commands(shared: &Shared, encoder: &mut DescriptorEncoder) -> std:
     let help = "Fallbacks that were not run because too many were running";
     let rejected = of(|c| load(&c.fallbacks.rejected));
     family(encoder, "command_fallbacks_rejected", help, MetricType::Counter, rejected)?;
+    let help = "Fallbacks that failed themselves, of those that ran";
+    let failed = of(|c| load(&c.fallbacks.failed));
+    family(encoder, "command_fallbacks_failed", help, MetricType::Counter, failed)?;
     let help = "Attempts after the first";
     family(encoder, "command_retries", help, MetricType::Counter, of(|c| load(&c.retries.made)))?;
     let help = "Retries that were not made because the budget was spent";

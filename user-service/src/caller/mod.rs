@@ -66,8 +66,7 @@ impl Caller {
             .layer(fusebox.server_layer())
             .merge(listen::health(life.clone()));
         let router = listen::name_instance(router, &instance)?;
-        let metrics = fusebox.clone();
-        let admin_router = listen::admin(life.clone(), move || metrics.registry_text());
+        let admin_router = listen::admin(life.clone(), fusebox.clone());
         listen::serve_all([(public, router), (admin, admin_router)], &life, process.grace).await;
         discovery.abort();
         fusebox.shutdown().await;

@@ -69,8 +69,7 @@ impl UserService {
         let policy = fusebox.clone();
         let life = Life::begin(async move { policy.ready().await }, stop, process);
         let router = router(users, &fusebox, &life, &instance).await?;
-        let metrics = fusebox.clone();
-        let admin_router = listen::admin(life.clone(), move || metrics.registry_text());
+        let admin_router = listen::admin(life.clone(), fusebox.clone());
         listen::serve_all([(public, router), (admin, admin_router)], &life, process.grace).await;
         fusebox.shutdown().await;
         Ok(())

@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use fusebox::Policy;
+use http_body_util::BodyExt as _;
 use serde_json::json;
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -10,7 +11,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use user_service::proto::GetUserRequest;
 
-use crate::support::{answering, backend, channel, client, get, nobody, outbound, serve};
+use crate::support::{answering, backend, channel, client, get, nobody, open, outbound, serve};
 
 const ADA: &str = r#"{"name":"Ada"}"#;
 
@@ -185,6 +186,25 @@ async fn metrics_are_on_the_admin_port() {
     assert_eq!(status, StatusCode::OK);
     assert!(headers["content-type"].to_str().unwrap().contains("openmetrics-text"));
     assert_eq!(get(&service.url("/metrics")).await.0, StatusCode::NOT_FOUND, "not for everyone");
+}
+
+/// An open dashboard holds nothing up: the stream ends when the process begins to close.
+#[tokio::test]
+async fn the_hystrix_stream_is_on_the_admin_port_and_ends_with_the_process() {
+    let service = serve(outbound(json!({})), &answering(StatusCode::OK, ADA).await).await;
+    client(service.public).get_user(named("ada")).await.unwrap();
+    let (status, headers, mut body) = open(&format!("http://{}/hystrix.stream", service.admin)).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(headers["content-type"].to_str().unwrap().starts_with("text/event-stream"));
+    let events = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    let events = String::from_utf8(events.to_vec()).unwrap();
+    assert!(events.starts_with("data: {") && events.contains(r#""name":"find_user""#), "{events}");
+    service.stop().await;
+    service.stop().await;
+    while let Some(frame) = body.frame().await {
+        frame.unwrap();
+    }
+    service.ended().await;
 }
 
 async fn until(statuses: &mut tonic::Streaming<HealthCheckResponse>, wanted: ServingStatus) {

@@ -117,6 +117,13 @@ async fn serve_router(router: Router) -> String {
     address
 }
 
+/// An answer whose body may have no end.
+pub async fn open(url: &str) -> (StatusCode, HeaderMap, axum::body::Body) {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let (head, body) = client.get(url.parse().unwrap()).await.unwrap().into_parts();
+    (head.status, head.headers, axum::body::Body::new(body))
+}
+
 /// An answer: its status, headers and JSON body (null where it is none).
 pub async fn request(method: Method, url: &str, body: &str) -> (StatusCode, HeaderMap, Value) {
     let client = Client::builder(TokioExecutor::new()).build_http();
