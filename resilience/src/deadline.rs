@@ -99,10 +99,7 @@ mod tests {
     use super::*;
 
     fn headers(value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(
-            GRPC_TIMEOUT.clone(),
-            HeaderValue::from_str(value).unwrap(),
-        )])
+        HeaderMap::from_iter([(GRPC_TIMEOUT.clone(), HeaderValue::from_str(value).unwrap())])
     }
 
     #[test]

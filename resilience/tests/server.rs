@@ -28,6 +28,7 @@ use tonic::Status;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tower::{Layer, ServiceExt};
 
 /// A service that behaves as the request's name says.
 #[derive(Clone, Default)]
@@ -260,6 +261,31 @@ async fn the_callers_deadline_is_deadline_exceeded_not_cancelled() {
     }
     assert_eq!((world.count(CHECK, "timeout"), world.count(CHECK, "cancelled")), (3000, 0));
     assert_eq!(world.service.alive.load(Ordering::SeqCst), 0);
+}
+
+/// A call that a handler makes ends by the same deadline, and is polled first.
+#[tokio::test(start_paused = true)]
+async fn what_fails_at_the_deadline_is_a_timeout_and_what_succeeds_is_not() {
+    let fusebox = Fusebox::fixed(all(&server(Some(20), None)));
+    let answering = |status: u16| {
+        tower::service_fn(move |_: Request<Full<Bytes>>| async move {
+            sleep(deadline::remaining().unwrap_or_default()).await;
+            let response = Response::builder().status(status).body(Full::new(Bytes::new()));
+            Ok::<_, Infallible>(response.unwrap())
+        })
+    };
+    for (status, seen) in [(503, 504), (404, 504), (200, 200)] {
+        let service = fusebox.server_layer().layer(answering(status));
+        let response = service.oneshot(Request::new(Full::default())).await.unwrap();
+        assert_eq!(response.status(), seen, "{status}");
+    }
+    let count = |outcome| {
+        common::metric(
+            &fusebox,
+            &format!("server_requests_total{{method=\"default\",outcome=\"{outcome}\"}}"),
+        )
+    };
+    assert_eq!((count("timeout"), count("success")), (2, 1));
 }
 
 #[tokio::test]

@@ -97,7 +97,8 @@ async fn i_a_policy_answers_in_place_of_an_instance() -> Result<()> {
     assert_eq!(answer.into_inner().msg, "Hello, whoever you are");
 
     // A message that GetUserResponse has not: no instance takes the policy, and the resource says which and why.
-    let wrong = methods(&json!({}), &json!({ "fallback": { "message": { "message": "Hello" } } }), &json!({}));
+    let wrong =
+        methods(&json!({}), &json!({ "fallback": { "message": { "message": "Hello" } } }), &json!({}));
     resource::patch(&world, "user", wrong).await?;
     let rejected = resource::until_reason(&world, "user", "Enforced", "False", Some("Rejected")).await?;
     let message = &resource::condition(&rejected, "Enforced")?.message;
@@ -108,7 +109,8 @@ async fn i_a_policy_answers_in_place_of_an_instance() -> Result<()> {
 #[tokio::test]
 async fn i_a_candidate_tells_what_it_would_have_done_and_does_nothing() -> Result<()> {
     let world = shop::opened().await?;
-    let candidate = json!({ "shadow": { "outbound": { "commands": [{ "name": "find_user", "timeout": "50ms" }] } } });
+    let candidate =
+        json!({ "shadow": { "outbound": { "commands": [{ "name": "find_user", "timeout": "50ms" }] } } });
     resource::patch(&world, "user", candidate).await?;
     resource::until(&world, "user", "Enforced", "True").await?;
     shop::store(&world, 150, 0).await?;

@@ -63,6 +63,16 @@ where
         if let (Some(work), Some(flight)) = (this.work.as_mut().as_pin_mut(), this.flight.as_mut()) {
             let Poll::Ready(result) = work.poll_in(cx, flight) else { return Poll::Pending };
             this.work.set(None);
+            // A call that the work makes in turn ends by the same deadline, and tells of that: what fails
+            // from the deadline on is the deadline's doing.
+            let late = match (&result, &*this.protocol) {
+                (Ok(Ok(response)), Some(protocol)) => {
+                    protocol.head(response.status(), response.headers()).is_error() && flight.is_overdue()
+                }
+                (Ok(Err(_)), _) => flight.is_overdue(),
+                _ => false,
+            };
+            let result = if late { Err(Elapsed) } else { result };
             match (result, this.flight.take(), this.protocol.take()) {
                 (Ok(Ok(response)), Some(flight), Some(protocol)) => {
                     let (head, body) = response.into_parts();

@@ -56,6 +56,11 @@ impl Protocol {
 }
 
 impl Said {
+    /// Whether it is the end, and not a good one.
+    pub(crate) const fn is_error(self) -> bool {
+        matches!(self, Self::Error(_) | Self::Unknown)
+    }
+
     /// How a response is counted that says this and nothing more. A gRPC response that ends without a
     /// status has failed. `lists`: of a policy; they come first.
     pub(crate) fn outcome(self, lists: Option<&ErrorClasses>) -> Outcome {
