@@ -1,5 +1,7 @@
 //! The contracts of Fusebox: what a person declares, what is published, what is reported back.
 //!
+//! In code a policy is made by a [`PolicyBuilder`].
+//!
 //! # Guarantees
 //! - No I/O, no clock, no randomness: everything here is a function of its arguments.
 //! - A [`Policy`] cannot hold a zero timeout, a percentage above 100 or a window shorter than a
@@ -7,7 +9,7 @@
 //! - The bytes of a wire document are fixed by golden files; a change of meaning raises [`wire::SCHEMA`].
 //!
 //! # Features
-//! - `crd`: the custom resource ([`v1alpha1`]) and its merge into a [`Policy`] ([`merge`]).
+//! - `crd`: the custom resource (`v1alpha1`) and its merge into a [`Policy`] (`merge`).
 
 mod answer;
 mod breaker;

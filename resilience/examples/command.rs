@@ -22,6 +22,7 @@ impl Directory {
     }
 
     async fn find(&self) -> Result<&'static str, io::Error> {
+        tokio::time::sleep(Duration::from_millis(5)).await;
         self.requests.fetch_add(1, Ordering::Relaxed);
         let failures = self.failures.load(Ordering::Relaxed);
         self.failures.store(failures.saturating_sub(1), Ordering::Relaxed);

@@ -26,13 +26,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     println!("A request, and one that takes longer than the 100 ms of the policy:");
     for millis in [20, 200] {
-        match service.clone().oneshot(millis).await {
+        match service.oneshot(millis).await {
             Ok(took) => println!("  answered after {took} ms"),
             Err(error) => println!("  {error}"),
         }
     }
     println!("Five requests at once, of which the policy admits three:");
-    for answer in join_all((0..5).map(|_| service.clone().oneshot(50))).await {
+    for answer in join_all((0..5).map(|_| service.oneshot(50))).await {
         match answer {
             Ok(took) => println!("  answered after {took} ms"),
             Err(error) => println!("  {error}"),

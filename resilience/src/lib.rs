@@ -6,7 +6,8 @@
 //! [`Fusebox::command`] holds a kind of outbound call to its own: those, a circuit breaker, retries, a
 //! fallback; around a closure ([`Command::call`]), any tower service ([`Command::layer`]) or a client of
 //! HTTP and gRPC ([`Command::http_layer`]). The policies are those of a `ResilientService`, which the
-//! operator publishes to etcd; an edit is in force in milliseconds. [`semantics`] says what each means.
+//! operator publishes to etcd, in force milliseconds after an edit, or of a [`PolicyBuilder`], without any
+//! server. [`semantics`] says what each means.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), fusebox::CommandError<std::io::Error>> {
@@ -58,6 +59,9 @@
 //! - `tonic`: `tonic::Status` as an error of commands and as their answer.
 //! - `descriptors`: messages that a policy answers gRPC methods with
 //!   ([`Fusebox::register_descriptors`]).
+//!
+//! Metrics need none: [`Fusebox::registry_text`] for Prometheus, [`Fusebox::hystrix_stream`] for the
+//! Hystrix dashboard.
 
 mod breaker;
 mod circuit;

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tower::Layer;
 
 /// A connection to a server that takes every request and never answers.
 async fn hung() -> Channel {
@@ -52,4 +53,21 @@ async fn a_hung_grpc_callee_is_a_timeout_and_gets_a_fallback() {
     }
     assert_eq!(outcomes(&fusebox, "timeout"), 300);
     assert_eq!(metric(&fusebox, "command_fallbacks_total{command=\"c\"}"), 150);
+}
+
+/// The same around the channel, where nobody but the layer can tell.
+#[tokio::test]
+async fn a_hung_grpc_callee_is_a_timeout_around_the_channel_too() {
+    let fusebox = Fusebox::fixed(policy(CommandPolicy { circuit_breaker: None, ..command() }));
+    let channel = fusebox.command("c").http_layer().layer(hung().await);
+    let calls = (0..300).map(async |n| {
+        tokio::time::sleep(Duration::from_micros(n * 137)).await;
+        HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await
+    });
+    for answer in futures::future::join_all(calls).await {
+        let status = answer.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "{status}");
+        assert_eq!(status.metadata().get("fusebox-reason").unwrap(), "timeout");
+    }
+    assert_eq!(outcomes(&fusebox, "timeout"), 300);
 }

@@ -36,7 +36,8 @@ impl MethodBuilder {
     }
 
     /// What a gRPC method answers in place of a refusal, a timeout or a failure: its response message as
-    /// protobuf writes it in JSON, an object of at most 4096 bytes. Not for the default method.
+    /// protobuf writes it in JSON, an object of at most 4096 bytes. Not for the default method. The library
+    /// needs the service's descriptors to encode it.
     pub fn fallback_message(mut self, json: impl Into<String>) -> Self {
         self.fallback = Some(StaticAnswer::Message { json: json.into() });
         self

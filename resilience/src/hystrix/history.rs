@@ -10,18 +10,22 @@ use crate::latency::Durations;
 /// Hystrix's `metrics.rollingStats.timeInMilliseconds`.
 pub(super) const COUNTS: Duration = Duration::from_secs(10);
 /// Hystrix's `metrics.rollingPercentile.timeInMilliseconds`.
-const LATENCIES: Duration = Duration::from_secs(60);
+const LATENCIES: Duration = Duration::from_mins(1);
 /// As Hystrix's percentiles, `metrics.rollingPercentile.numBuckets`: the window of latencies moves by a
 /// sixth, and so covers the last 50 to 60 seconds.
 const LATENCY_STEP: Duration = Duration::from_secs(10);
 /// How late a timer may be: a moment this much too old is taken as one in time.
 const SLACK: Duration = Duration::from_millis(500);
 
+/// Something of every command, at several moments.
+type Moments<T> = VecDeque<(Now, HashMap<&'static str, T>)>;
+
 /// What was counted before, as long as a window looks back.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    counts: VecDeque<(Now, HashMap<&'static str, (Counts, u32)>)>,
-    durations: VecDeque<(Now, HashMap<&'static str, Durations>)>,
+    /// With the calls in flight.
+    counts: Moments<(Counts, u32)>,
+    durations: Moments<Durations>,
 }
 
 /// What a command did within the windows.
@@ -65,7 +69,7 @@ impl History {
 }
 
 /// Drops the moments that lie further back than `reach`.
-fn forget<T>(moments: &mut VecDeque<(Now, T)>, now: Now, reach: Duration) {
+fn forget<T>(moments: &mut Moments<T>, now: Now, reach: Duration) {
     while moments.front().is_some_and(|(at, _)| now.since(*at) > reach + SLACK) {
         moments.pop_front();
     }

@@ -81,11 +81,13 @@ impl HystrixStream {
             return Bytes::from_static(PING.as_bytes());
         }
         self.history.keep(now, &samples);
-        let events = samples.iter().flat_map(|sample| {
+        let mut text = String::new();
+        for sample in &samples {
             let window = self.history.window(sample);
-            [event::command(sample, &window, at), event::thread_pool(sample, &window, at)]
-        });
-        let text: String = events.map(|event| format!("data: {event}\n\n")).collect();
+            for event in [event::command(sample, &window, at), event::thread_pool(sample, &window, at)] {
+                text.extend(["data: ", &event.to_string(), "\n\n"]);
+            }
+        }
         text.into()
     }
 }

@@ -62,6 +62,12 @@ where
         let mut this = self.project();
         if let (Some(work), Some(flight)) = (this.work.as_mut().as_pin_mut(), this.flight.as_mut()) {
             let Poll::Ready(result) = work.poll_in(cx, flight) else { return Poll::Pending };
+            let result = match result {
+                // An error from the deadline on is the deadline's doing: the timer of tonic's channel for the
+                // `grpc-timeout` that we send fires in the same millisecond as ours, and is polled first.
+                Ok(Err(_)) if flight.is_overdue() => Err(Elapsed),
+                result => result,
+            };
             this.work.set(None);
             // A call that the work makes in turn ends by the same deadline, and tells of that: what fails
             // from the deadline on is the deadline's doing.
