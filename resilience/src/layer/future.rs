@@ -62,15 +62,10 @@ where
         let mut this = self.project();
         if let (Some(work), Some(flight)) = (this.work.as_mut().as_pin_mut(), this.flight.as_mut()) {
             let Poll::Ready(result) = work.poll_in(cx, flight) else { return Poll::Pending };
-            let result = match result {
-                // An error from the deadline on is the deadline's doing: the timer of tonic's channel for the
-                // `grpc-timeout` that we send fires in the same millisecond as ours, and is polled first.
-                Ok(Err(_)) if flight.is_overdue() => Err(Elapsed),
-                result => result,
-            };
             this.work.set(None);
-            // A call that the work makes in turn ends by the same deadline, and tells of that: what fails
-            // from the deadline on is the deadline's doing.
+            // A call that the work makes in turn ends by the same deadline, and tells of that; so does tonic's
+            // channel, by a timer of its own for the `grpc-timeout` that we send. What fails from the deadline
+            // on is the deadline's doing.
             let late = match (&result, &*this.protocol) {
                 (Ok(Ok(response)), Some(protocol)) => {
                     protocol.head(response.status(), response.headers()).is_error() && flight.is_overdue()
