@@ -27,6 +27,16 @@ pub(super) fn breakers(shared: &Shared, encoder: &mut DescriptorEncoder) -> std:
     });
     let help = "When a breaker came into its state, seconds since the epoch";
     family(encoder, "breaker_changed_timestamp_seconds", help, MetricType::Gauge, since)?;
+    let now = shared.clock.now().tick();
+    let window = all.iter().flat_map(|command| {
+        let counts = command.circuit.fuse.gate.counts(now);
+        [("good", counts.good), ("bad", counts.bad), ("slow", counts.slow)].map(|(verdict, count)| {
+            ([("command", command.circuit.name.clone()), ("verdict", verdict.to_owned())], count)
+        })
+    });
+    let help =
+        "Calls in the rolling window that a breaker judges by: good, bad, and those of either that were slow";
+    family(encoder, "breaker_window_calls", help, MetricType::Gauge, window)?;
     let transitions = all.iter().flat_map(|command| {
         let counts = &command.circuit.fuse.gate.transitions;
         [("open", &counts.opened), ("half_open", &counts.half_opened), ("closed", &counts.closed)].map(
