@@ -36,19 +36,22 @@ impl CommandBuilder {
     }
 
     /// Calls over time; one more is refused at once.
-    pub fn rate_limit(mut self, of: impl Fn(RateLimitBuilder) -> RateLimitBuilder) -> Self {
+    pub fn rate_limit(mut self, of: impl FnOnce(RateLimitBuilder) -> RateLimitBuilder) -> Self {
         self.rate_limit = Some(of(self.rate_limit.unwrap_or_default()));
         self
     }
 
     /// Refuses calls while too many fail.
-    pub fn circuit_breaker(mut self, of: impl Fn(CircuitBreakerBuilder) -> CircuitBreakerBuilder) -> Self {
+    pub fn circuit_breaker(
+        mut self,
+        of: impl FnOnce(CircuitBreakerBuilder) -> CircuitBreakerBuilder,
+    ) -> Self {
         self.circuit_breaker = Some(of(self.circuit_breaker.unwrap_or_default()));
         self
     }
 
     /// Tries again what failed, where the code says that it may be done twice.
-    pub fn retry(mut self, of: impl Fn(RetryBuilder) -> RetryBuilder) -> Self {
+    pub fn retry(mut self, of: impl FnOnce(RetryBuilder) -> RetryBuilder) -> Self {
         self.retry = Some(of(self.retry.unwrap_or_default()));
         self
     }

@@ -30,7 +30,7 @@ impl MethodBuilder {
     }
 
     /// Requests over time; one more is refused at once.
-    pub fn rate_limit(mut self, of: impl Fn(RateLimitBuilder) -> RateLimitBuilder) -> Self {
+    pub fn rate_limit(mut self, of: impl FnOnce(RateLimitBuilder) -> RateLimitBuilder) -> Self {
         self.rate_limit = Some(of(self.rate_limit.unwrap_or_default()));
         self
     }
