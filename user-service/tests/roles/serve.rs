@@ -129,7 +129,7 @@ async fn a_policy_answers_with_a_message_and_a_body_of_its_own() {
     let (store, _asks) = backend().await;
     let fallback = |answer| json!({ "timeoutMs": 50, "fallback": answer });
     let policy: Policy = serde_json::from_value(json!({
-        "outbound": { "default": {} },
+        "outbound": { "default": { "fallbackEnabled": false } },
         "inbound": { "default": {}, "methods": [
             { "match": { "grpc": { "service": "user.v1.UserService", "method": "GetUser" } },
               "policy": fallback(json!({ "message": { "json": r#"{"msg":"Hello, you"}"# } })) },
