@@ -111,7 +111,8 @@ impl Circuit {
             Refusal::Limit => Outcome::Rejected,
             Refusal::Rate(_) => Outcome::RateLimited,
         });
-        if let (Some(shadow), Some(ticket)) = (self.shadow(), shadow) {
+        // Also if the candidate was just removed: it must get back its permit.
+        if let (Some(shadow), Some(ticket)) = (self.shadow.get(), shadow) {
             shadow.settle(ticket, Settled { verdict: Verdict::Neither, took: 0 }, now);
         }
     }

@@ -208,7 +208,7 @@ impl Fuse {
         let mut ticket = Ticket::new(admission);
         if let Some(limit) = hot.limit() {
             if !self.in_flight.acquire(Some(limit)) {
-                return (Err(Refusal::Limit), self.refused(ticket, now));
+                return (Err(Refusal::Limit), self.refused(ticket, Refusal::Limit, now));
             }
             ticket.0 |= Ticket::PERMIT;
         }
@@ -216,19 +216,22 @@ impl Fuse {
         if hot.has_rate()
             && let Err(retry_after) = self.rate.take(exact(), self.clock.slack())
         {
-            let change = self.refused(ticket, now);
+            let refusal = Refusal::Rate(retry_after);
+            let change = self.refused(ticket, refusal, now);
             self.release(ticket);
-            return (Err(Refusal::Rate(retry_after)), change);
+            return (Err(refusal), change);
         }
         (Ok(ticket), None)
     }
 
-    /// A call that the breaker has admitted and a limit refused.
+    /// A call that the breaker has admitted and a limit refused. Only the concurrency limit says that the
+    /// callee is slow.
     #[cold]
     #[inline(never)]
-    fn refused(&self, ticket: Ticket, now: Now) -> Option<Change> {
+    fn refused(&self, ticket: Ticket, by: Refusal, now: Now) -> Option<Change> {
         let terms = self.terms.load();
-        let counts = terms.breaker.as_ref().is_some_and(|breaker| breaker.count_rejections);
+        let counts = terms.breaker.as_ref().is_some_and(|breaker| breaker.count_rejections)
+            && by == Refusal::Limit;
         let verdict = if counts { Verdict::Bad } else { Verdict::Neither };
         self.tell(&terms, ticket.admission()?, Ended { verdict, slow: false }, now)
     }

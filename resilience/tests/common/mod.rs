@@ -1,6 +1,8 @@
 //! Policies and metrics, as tests want to write them.
 #![allow(dead_code, missing_docs)] // each test binary uses a part
 
+pub mod calls;
+
 use fusebox::{Fusebox, Policy};
 use fusebox_policy::policy::{BreakerPolicy, CommandPolicy};
 
