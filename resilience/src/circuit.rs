@@ -154,6 +154,15 @@ impl Circuit {
         }
     }
 
+    /// Tells the candidate that has let a flight pass that it has its answer.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn answered(&self, shadow: &mut Ticket, took: u64) {
+        if let Some(candidate) = self.shadow.get() {
+            candidate.answered(shadow, took);
+        }
+    }
+
     /// The candidate, if there is one.
     #[inline]
     pub(crate) fn shadow(&self) -> Option<&Shadow> {

@@ -45,7 +45,7 @@ pub(crate) struct Fuse {
 
 /// What an admission leaves to be known at the end of its call: a word, for it is moved about with
 /// every future. The generation in the lower half, then whether the breaker is told, whether it is a
-/// probe and whether it holds a permit.
+/// probe, whether it holds a permit and whether its deadline was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(u64);
 
@@ -53,6 +53,7 @@ impl Ticket {
     const TOLD: u64 = 1 << 32;
     const PROBE: u64 = 1 << 33;
     const PERMIT: u64 = 1 << 34;
+    const ANSWERED: u64 = 1 << 35;
 
     /// `None`: the breaker is not told.
     fn new(admission: Option<Admission>) -> Self {
@@ -84,6 +85,15 @@ impl Ticket {
     #[inline]
     const fn has_permit(self) -> bool {
         self.0 & Self::PERMIT != 0
+    }
+
+    /// Its call has met its deadline, whatever follows.
+    pub(crate) const fn answer(&mut self) {
+        self.0 |= Self::ANSWERED;
+    }
+
+    pub(crate) const fn is_answered(self) -> bool {
+        self.0 & Self::ANSWERED != 0
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs)] // each test binary uses a part
 
 pub mod calls;
+pub mod http;
 
 use fusebox::{Fusebox, Policy};
 use fusebox_policy::policy::{BreakerPolicy, CommandPolicy};

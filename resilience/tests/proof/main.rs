@@ -6,6 +6,9 @@
 mod common;
 
 mod breakers;
+mod client_http;
 mod errors;
 mod rates;
 mod retries;
+mod server_policy;
+mod shadows;
