@@ -6,9 +6,12 @@
 mod common;
 
 mod breakers;
+mod cancellation;
 mod client_http;
+mod contract;
 mod errors;
 mod rates;
+mod regressions;
 mod retries;
 mod server_policy;
 mod shadows;
