@@ -147,14 +147,16 @@ impl Fuse {
 
     /// Puts other terms in force. Not to be called by two threads at once.
     pub(crate) fn reload(&self, terms: Terms, instances: u32) {
+        let hot = Hot::of(&terms).to_word();
+        let terms = Arc::new(terms);
+        self.sleep_ms.store(terms.sleep_ms(), Ordering::Relaxed);
+        self.terms.store(Arc::clone(&terms));
+        self.hot.store(hot, Ordering::Release);
+        // Without a breaker its window stays for the next one. After the terms: the outcome that it makes
+        // the breaker judge must be judged by these.
         if let Some(breaker) = &terms.breaker {
-            // Without a breaker its window stays for the next one.
             self.gate.reload(breaker, self.clock.now().tick());
         }
-        let hot = Hot::of(&terms).to_word();
-        self.sleep_ms.store(terms.sleep_ms(), Ordering::Relaxed);
-        self.terms.store(Arc::new(terms));
-        self.hot.store(hot, Ordering::Release);
         self.set_instances(instances);
     }
 
@@ -240,8 +242,8 @@ impl Fuse {
     #[inline(never)]
     fn refused(&self, ticket: Ticket, by: Refusal, now: Now) -> Option<Change> {
         let terms = self.terms.load();
-        let counts = terms.breaker.as_ref().is_some_and(|breaker| breaker.count_rejections)
-            && by == Refusal::Limit;
+        let counts =
+            terms.breaker.as_ref().is_some_and(|breaker| breaker.count_rejections) && by == Refusal::Limit;
         let verdict = if counts { Verdict::Bad } else { Verdict::Neither };
         self.tell(&terms, ticket.admission()?, Ended { verdict, slow: false }, now)
     }

@@ -142,7 +142,10 @@ async fn r8_r10_a_retried_call_dropped_or_panicking_at_any_point_leaves_nothing(
 async fn r8_r10_a_fallback_dropped_or_panicking_at_any_point_leaves_nothing() {
     at_every_point(|c, at, begun| async move {
         let call = c.call(|| work(At::Dropped(0), &begun, Err(DOWN)));
-        call.or_fallback_async(|_| async { work(at, &Cell::new(0), Ok(1)).await.map_err(CommandError::Failed) }).await
+        call.or_fallback_async(|_| async {
+            work(at, &Cell::new(0), Ok(1)).await.map_err(CommandError::Failed)
+        })
+        .await
     })
     .await;
     // Nor of the limit of fallbacks.
@@ -214,7 +217,8 @@ async fn r8_r10_a_request_that_is_served_dropped_or_panicking_at_any_point_leave
                 timeout_ms: Some(1000.try_into().unwrap()),
                 ..ServerPolicy::default()
             };
-            policy.shadow = in_shadow.then(|| Shadow { inbound: Some(policy.inbound.clone()), outbound: None });
+            policy.shadow =
+                in_shadow.then(|| Shadow { inbound: Some(policy.inbound.clone()), outbound: None });
             let fusebox = Fusebox::fixed(policy);
             let begun = Cell::new(0);
             let serve = async |at: At, request| {

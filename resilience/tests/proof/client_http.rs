@@ -13,9 +13,7 @@ use http_body_util::BodyExt;
 use tokio::time::{advance, sleep};
 use tower::{Layer, Service, service_fn};
 
-use crate::common::calls::{
-    CLIENT, OUTCOMES, end, fail, fixed, free, limited, ms, rated, with,
-};
+use crate::common::calls::{CLIENT, OUTCOMES, end, fail, fixed, free, limited, ms, rated, with};
 use crate::common::http::{Broken, Step, Steps, get, grpc, response};
 use crate::common::{in_flight, outcomes, policy, state};
 
@@ -83,9 +81,15 @@ async fn the_outcome_of_grpc_is_its_status_in_head_or_trailers() {
 
 #[tokio::test(start_paused = true)]
 async fn the_outcome_of_http_is_its_status_and_whether_the_body_broke_off() {
-    for (status, expected) in
-        [(200, "success"), (302, "success"), (404, "client_error"), (429, "client_error"), (500, "failure"), (503, "failure"), (999, "failure")]
-    {
+    for (status, expected) in [
+        (200, "success"),
+        (302, "success"),
+        (404, "client_error"),
+        (429, "client_error"),
+        (500, "failure"),
+        (503, "failure"),
+        (999, "failure"),
+    ] {
         let (fusebox, c) = fixed(free());
         let body = Steps::of([Step::Data("a"), Step::Wait, Step::Data("b")]);
         let answer = send(&c, get(), response(status, &[("grpc-status", "13")], body)).await;
@@ -215,7 +219,10 @@ async fn a_shorter_grpc_timeout_of_the_request_is_the_deadline() {
     request.headers_mut().insert("grpc-timeout", "40m".parse().unwrap());
     let started = tokio::time::Instant::now();
     let answer = service.call(request).await.unwrap();
-    assert_eq!((&answer.headers()["grpc-status"], tokio::time::Instant::now() - started), (&"4".parse().unwrap(), ms(40)));
+    assert_eq!(
+        (&answer.headers()["grpc-status"], tokio::time::Instant::now() - started),
+        (&"4".parse().unwrap(), ms(40))
+    );
     assert_eq!(outcome(&fusebox), "timeout");
 }
 
@@ -266,8 +273,13 @@ async fn what_is_refused_is_answered_in_the_protocol_of_the_request() {
         }));
         let _holds = (reason != "open" && reason != "timeout").then(|| service.call(get()));
         let answer = service.call(grpc()).await.unwrap();
-        assert_eq!((answer.status(), &answer.headers()["content-type"]), (StatusCode::OK, &"application/grpc".parse().unwrap()));
-        let said = |answer: &Response<_>, name| answer.headers().get(name).map(|v: &http::HeaderValue| v.to_str().unwrap().to_owned());
+        assert_eq!(
+            (answer.status(), &answer.headers()["content-type"]),
+            (StatusCode::OK, &"application/grpc".parse().unwrap())
+        );
+        let said = |answer: &Response<_>, name| {
+            answer.headers().get(name).map(|v: &http::HeaderValue| v.to_str().unwrap().to_owned())
+        };
         assert_eq!(said(&answer, "grpc-status").as_deref(), Some(code));
         assert_eq!(said(&answer, "fusebox-reason").as_deref(), Some(reason));
         assert_eq!(said(&answer, "retry-after").as_deref(), retry_after);

@@ -104,7 +104,11 @@ where
     let mut called = 0;
     let mut calls = |more: usize| {
         called += more;
-        assert_eq!((seen.calls.get(), seen.unready.get()), (called, 0), "calls, and those of a service that was not ready");
+        assert_eq!(
+            (seen.calls.get(), seen.unready.get()),
+            (called, 0),
+            "calls, and those of a service that was not ready"
+        );
     };
 
     assert!(service.poll_ready(cx).is_pending(), "it waits for the inner service");
@@ -196,7 +200,10 @@ async fn r9_the_command_layer_keeps_towers_contract() {
 async fn r9_the_http_layer_of_a_command_keeps_towers_contract() {
     contract(&fixed(limited(1)).1.http_layer(), http_end);
     let breaker = with(|b| b.mode = BreakerMode::ForcedClosed);
-    let command = fusebox_policy::policy::CommandPolicy { max_concurrent_requests: limited(1).max_concurrent_requests, ..breaker };
+    let command = fusebox_policy::policy::CommandPolicy {
+        max_concurrent_requests: limited(1).max_concurrent_requests,
+        ..breaker
+    };
     contract(&fixed(command).1.http_layer(), http_end);
 }
 
@@ -209,7 +216,12 @@ async fn r9_the_server_layer_keeps_towers_contract() {
 #[tokio::test(start_paused = true)]
 async fn r9_an_error_of_readiness_counts_for_no_call() {
     let (fusebox, c) = fixed(with(|_| ()));
-    let seen = Rc::new(Seen { says: Cell::new(Says::Broken), calls: Cell::new(0), unready: Cell::new(0), hangs: Cell::new(false) });
+    let seen = Rc::new(Seen {
+        says: Cell::new(Says::Broken),
+        calls: Cell::new(0),
+        unready: Cell::new(0),
+        hangs: Cell::new(false),
+    });
     let mut service = c.layer().layer(Probe { ready: false, seen });
     for _ in 0..20 {
         assert!(!service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready_ok());

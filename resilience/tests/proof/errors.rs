@@ -5,9 +5,7 @@ use fusebox_policy::policy::{CommandPolicy, ErrorClasses};
 use futures::FutureExt;
 use tonic::{Code, Status};
 
-use crate::common::calls::{
-    CLIENT, DOWN, Oops, assert_outcomes, end, fail, fixed, ms, slow, succeed, with,
-};
+use crate::common::calls::{CLIENT, DOWN, Oops, assert_outcomes, end, fail, fixed, ms, slow, succeed, with};
 use crate::common::{metric, outcomes, policy, state};
 
 fn lists(ignore: &[ErrorCode], count: &[ErrorCode]) -> CommandPolicy {

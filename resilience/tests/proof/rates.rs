@@ -141,7 +141,13 @@ fn threads_that_race_get_no_more_than_the_burst() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| runtime().block_on(async { for _ in 0..1000 { let _ = end(&c, Ok(1)).await; } }));
+            scope.spawn(|| {
+                runtime().block_on(async {
+                    for _ in 0..1000 {
+                        let _ = end(&c, Ok(1)).await;
+                    }
+                })
+            });
         }
     });
     let (passed, refused) = (outcomes(&fusebox, "success"), outcomes(&fusebox, "rate_limited"));

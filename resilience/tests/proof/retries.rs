@@ -135,7 +135,8 @@ async fn all_attempts_and_pauses_together_have_the_commands_timeout() {
 #[tokio::test(start_paused = true)]
 async fn the_deadline_of_the_enclosing_call_holds_for_all_attempts() {
     let (fusebox, c) = fixed(retried(10, per_try(50)));
-    let request = fixed(CommandPolicy { timeout_ms: Some(120.try_into().unwrap()), ..CommandPolicy::default() });
+    let request =
+        fixed(CommandPolicy { timeout_ms: Some(120.try_into().unwrap()), ..CommandPolicy::default() });
     let left = RefCell::new(Vec::new());
     let started = Instant::now();
     let answer: Result<u8, _> = request
@@ -177,9 +178,12 @@ async fn retries_are_at_most_their_part_of_the_calls_and_ten_more() {
 
 #[tokio::test(start_paused = true)]
 async fn the_permit_is_free_during_the_pause_and_a_drop_there_counts_nothing() {
-    let (fusebox, c) = fixed(CommandPolicy { timeout_ms: None, ..retried(2, |p| {
-        p.max_concurrent_requests = limited(1).max_concurrent_requests;
-    }) });
+    let (fusebox, c) = fixed(CommandPolicy {
+        timeout_ms: None,
+        ..retried(2, |p| {
+            p.max_concurrent_requests = limited(1).max_concurrent_requests;
+        })
+    });
     let mut paused = 0;
     for _ in 0..50 {
         let before = outcomes(&fusebox, "failure");
@@ -251,7 +255,8 @@ async fn a_reload_in_the_pause_holds_for_the_next_attempt() {
         tokio::task::yield_now().await;
     }
     let mut closed = retried(2, |_| ());
-    closed.circuit_breaker = with(|b| b.mode = fusebox_policy::policy::BreakerMode::ForcedOpen).circuit_breaker;
+    closed.circuit_breaker =
+        with(|b| b.mode = fusebox_policy::policy::BreakerMode::ForcedOpen).circuit_breaker;
     fusebox.apply(&policy(closed));
     assert!(is_open(&call.await));
 }

@@ -96,7 +96,10 @@ async fn a_rate_is_per_method_and_refused_in_each_protocol() {
     assert_eq!((refused.status().as_u16(), said(&refused, "grpc-status")), (200, Some("8")));
     assert_eq!((said(&refused, "fusebox-reason"), said(&refused, "retry-after")), (Some("rate"), Some("1")));
     for (method, passed) in [(USERS, 2), (USER, 1)] {
-        assert_eq!((counted(&fusebox, method, "success"), counted(&fusebox, method, "rate_limited")), (passed, 1));
+        assert_eq!(
+            (counted(&fusebox, method, "success"), counted(&fusebox, method, "rate_limited")),
+            (passed, 1)
+        );
         assert_eq!(in_flight(&fusebox, method), 0);
     }
     advance(Duration::from_secs(1)).await;
@@ -111,15 +114,20 @@ fn with_answer(policy: ServerPolicy) -> ServerPolicy {
 
 #[tokio::test(start_paused = true)]
 async fn the_answer_of_the_policy_stands_in_for_timeout_limit_and_rate() {
-    for (rule, reason, outcome) in
-        [(timed(10), "timeout", "timeout"), (limited(1), "limit", "rejected"), (rated(1, 1), "rate", "rate_limited")]
-    {
+    for (rule, reason, outcome) in [
+        (timed(10), "timeout", "timeout"),
+        (limited(1), "limit", "rejected"),
+        (rated(1, 1), "rate", "rate_limited"),
+    ] {
         let fusebox = Fusebox::fixed(policy([(USERS, with_answer(rule))]));
         let _holds = serve(&fusebox, get(), 0, ok()).await;
         let answer = serve(&fusebox, get(), 20, ok()).await;
         assert_eq!(answer.status(), 200, "{reason}");
         assert_eq!(said(&answer, "content-type"), Some("text/plain; charset=utf-8"));
-        assert_eq!((said(&answer, "fusebox-fallback"), said(&answer, "fusebox-reason")), (Some("true"), Some(reason)));
+        assert_eq!(
+            (said(&answer, "fusebox-fallback"), said(&answer, "fusebox-reason")),
+            (Some("true"), Some(reason))
+        );
         assert_eq!(text(answer).await, "nobody");
         assert_eq!(counted(&fusebox, USERS, outcome), 1, "counted as what it is");
         assert_eq!(metric(&fusebox, &format!("server_fallbacks_total{{method=\"{USERS}\"}}")), 1);
@@ -130,7 +138,11 @@ async fn the_answer_of_the_policy_stands_in_for_timeout_limit_and_rate() {
 async fn the_answer_of_the_policy_follows_it_and_is_no_answer_to_anything_else() {
     let fusebox = Fusebox::fixed(policy([(USERS, with_answer(timed(10)))]));
     let failed = serve(&fusebox, get(), 0, response(500, &[], Steps::default())).await;
-    assert_eq!((failed.status().as_u16(), said(&failed, "fusebox-fallback")), (500, None), "the handler's own");
+    assert_eq!(
+        (failed.status().as_u16(), said(&failed, "fusebox-fallback")),
+        (500, None),
+        "the handler's own"
+    );
     fusebox.apply(&policy([(USERS, timed(10))]));
     let refused = serve(&fusebox, get(), 20, ok()).await;
     assert_eq!((refused.status().as_u16(), said(&refused, "fusebox-fallback")), (504, None));
@@ -189,7 +201,8 @@ async fn a_request_in_flight_keeps_its_deadline_over_a_reload() {
 #[tokio::test(start_paused = true)]
 async fn a_shadow_of_methods_counts_each_by_itself_and_acts_nowhere() {
     let active = [(USERS, ServerPolicy::default()), (USER, ServerPolicy::default())];
-    let candidate = [(USERS, ServerPolicy { timeout_ms: timed(50).timeout_ms, ..limited(1) }), (USER, rated(1, 1))];
+    let candidate =
+        [(USERS, ServerPolicy { timeout_ms: timed(50).timeout_ms, ..limited(1) }), (USER, rated(1, 1))];
     let mut policy = policy(active);
     policy.shadow = Some(Shadow { inbound: Some(inbound(candidate)), outbound: None });
     let fusebox = Fusebox::fixed(policy);

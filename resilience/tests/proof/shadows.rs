@@ -266,7 +266,10 @@ async fn no_candidate_changes_an_answer() {
         }
         let text = fusebox.registry_text();
         let counted = crate::common::calls::OUTCOMES.map(|outcome| {
-            crate::common::value(&text, &format!("command_calls_total{{command=\"c\",outcome=\"{outcome}\"}}"))
+            crate::common::value(
+                &text,
+                &format!("command_calls_total{{command=\"c\",outcome=\"{outcome}\"}}"),
+            )
         });
         (answers, counted.to_vec())
     };
