@@ -135,10 +135,10 @@ async fn any_call(c: Command, inside: &Inside, random: &mut Rng) -> &'static str
 }
 
 /// One thread of callers, four at a time, until there are no more reloads.
-fn caller(c: Command, inside: &Inside, done: &AtomicBool, seed: u64) -> Seen {
+fn caller(c: Command, inside: &Inside, done: &AtomicBool, first: u64) -> Seen {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let one = async |n| {
-        let (mut random, mut seen) = (Rng::with_seed(seed * 100 + n), Seen::new());
+        let (mut random, mut seen) = (Rng::with_seed(first * 100 + n), Seen::new());
         while !done.load(Ordering::Relaxed) {
             *seen.entry(any_call(c, inside, &mut random).await).or_default() += 1;
             if random.u8(..) == 0 {

@@ -42,7 +42,7 @@ pub enum Step {
 /// A body of steps.
 #[derive(Clone, Debug, Default)]
 pub struct Steps {
-    pub steps: VecDeque<Step>,
+    pub left: VecDeque<Step>,
     /// Whether it says that it is at its end before it is asked once more.
     pub says_end: bool,
     pub exact: Option<u64>,
@@ -50,7 +50,7 @@ pub struct Steps {
 
 impl Steps {
     pub fn of(steps: impl IntoIterator<Item = Step>) -> Self {
-        Self { steps: steps.into_iter().collect(), says_end: false, exact: None }
+        Self { left: steps.into_iter().collect(), says_end: false, exact: None }
     }
 }
 
@@ -62,7 +62,7 @@ impl Body for Steps {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        Poll::Ready(match self.steps.pop_front() {
+        Poll::Ready(match self.left.pop_front() {
             None => None,
             Some(Step::Data(data)) => Some(Ok(Frame::data(Bytes::from_static(data.as_bytes())))),
             Some(Step::Status(status)) => Some(Ok(Frame::trailers(header("grpc-status", status)))),
@@ -77,7 +77,7 @@ impl Body for Steps {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.says_end && self.steps.is_empty()
+        self.says_end && self.left.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -173,6 +173,7 @@ fn http_end<B>(answer: Result<Response<B>, Broken>) -> End {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // as `contract` hands it over
 fn command_end<T>(answer: Result<T, CommandError<Broken>>) -> End {
     match answer {
         Ok(_) => End::Answered,

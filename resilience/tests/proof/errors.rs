@@ -103,7 +103,7 @@ async fn policy_switches_a_fallback_that_takes_time_off() {
 #[tokio::test(start_paused = true)]
 async fn fallbacks_have_a_limit_of_their_own_and_one_more_gets_the_error() {
     // None: Hystrix's ten.
-    for (declared, limit) in [(Some(2), 2), (None, 10)] {
+    for (declared, limit) in [(Some(2), 2_u32), (None, 10)] {
         let declared: Option<u64> = declared;
         let (fusebox, c) = fixed(CommandPolicy {
             fallback_max_concurrent_requests: declared.map(|limit| limit.try_into().unwrap()),
@@ -120,7 +120,7 @@ async fn fallbacks_have_a_limit_of_their_own_and_one_more_gets_the_error() {
         let mut more = hangs();
         assert_eq!(more.as_mut().now_or_never(), Some(Err(CommandError::Failed(DOWN))));
         let count = |name| metric(&fusebox, &format!("{name}_total{{command=\"c\"}}"));
-        assert_eq!(count("command_fallbacks"), limit as u64);
+        assert_eq!(count("command_fallbacks"), u64::from(limit));
         assert_eq!(count("command_fallbacks_rejected"), 1);
         let plain = c.call(|| async { Err::<u8, _>(DOWN) }).or_fallback(|_| 3);
         assert_eq!(plain.await, Ok(3), "one that is ready at once has no limit");

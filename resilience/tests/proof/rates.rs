@@ -146,7 +146,7 @@ fn threads_that_race_get_no_more_than_the_burst() {
                     for _ in 0..1000 {
                         let _ = end(&c, Ok(1)).await;
                     }
-                })
+                });
             });
         }
     });

@@ -10,7 +10,7 @@ use futures::FutureExt;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use tokio::time::{advance, sleep};
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, ServiceExt, service_fn};
 
 use crate::common::calls::{ms, rate};
 use crate::common::http::{Step, Steps, get, grpc, response};
@@ -106,10 +106,11 @@ async fn a_rate_is_per_method_and_refused_in_each_protocol() {
     assert_eq!(text(serve(&fusebox, get(), 0, ok()).await).await, "Ada");
 }
 
-fn with_answer(policy: ServerPolicy) -> ServerPolicy {
+fn with_answer(mut policy: ServerPolicy) -> ServerPolicy {
     let answer =
         StaticAnswer::Body { content_type: "text/plain; charset=utf-8".into(), body: "nobody".into() };
-    ServerPolicy { fallback: Some(answer), ..policy }
+    policy.fallback = Some(answer);
+    policy
 }
 
 #[tokio::test(start_paused = true)]
