@@ -111,7 +111,8 @@ impl Circuit {
             Refusal::Limit => Outcome::Rejected,
             Refusal::Rate(_) => Outcome::RateLimited,
         });
-        if let (Some(shadow), Some(ticket)) = (self.shadow(), shadow) {
+        // Also if the candidate was just removed: it must get back its permit.
+        if let (Some(shadow), Some(ticket)) = (self.shadow.get(), shadow) {
             shadow.settle(ticket, Settled { verdict: Verdict::Neither, took: 0 }, now);
         }
     }
@@ -150,6 +151,15 @@ impl Circuit {
             && let Some(shadow) = self.shadow.get()
         {
             shadow.settle(ticket, settled, now);
+        }
+    }
+
+    /// Tells the candidate that has let a flight pass that it has its answer.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn answered(&self, shadow: &mut Ticket, took: u64) {
+        if let Some(candidate) = self.shadow.get() {
+            candidate.answered(shadow, took);
         }
     }
 

@@ -100,7 +100,11 @@ impl Flight {
 
     /// The deadline was met: what follows, like the body of a response, may take as long as it likes.
     /// Dropped from here on, it is cancelled.
-    pub(crate) const fn lift_deadline(&mut self) {
+    pub(crate) fn lift_deadline(&mut self) {
+        let took = self.shadow.map(|_| self.now().nanos_since(self.started));
+        if let (Some(shadow), Some(took)) = (&mut self.shadow, took) {
+            self.circuit.answered(shadow, took);
+        }
         self.times = Times { timeout_ms: 0, enclosing: Now::NEVER };
     }
 
@@ -128,8 +132,13 @@ impl Flight {
     #[cold]
     #[inline(never)]
     pub(crate) fn settle(&mut self, outcome: Outcome) {
-        let now = if self.waited { exact() } else { self.circuit.clock().now() };
+        let now = self.now();
         self.end(outcome, now);
+    }
+
+    /// As exactly as its start is known.
+    fn now(&self) -> Now {
+        if self.waited { exact() } else { self.circuit.clock().now() }
     }
 
     fn end(&mut self, outcome: Outcome, now: Now) {

@@ -61,15 +61,25 @@ impl Shadow {
 
     /// Takes the end of a call that it would have let pass.
     pub(crate) fn settle(&self, ticket: Ticket, settled: Settled, now: Now) {
-        let timeout = self.fuse.timeout_ms().map(u64::from);
-        let late = timeout.is_some_and(|millis| settled.took / 1_000_000 >= millis);
-        // What the active policy has timed out counts by its own timeout.
-        let timed_out = late && settled.verdict != Verdict::Neither;
+        // Whatever it was in the end: after the candidate's timeout it would not have been there any more.
+        let timed_out = !ticket.is_answered() && self.is_late(settled.took);
         if timed_out {
             self.counts.timed_out.fetch_add(1, Ordering::Relaxed);
         }
         let verdict = if timed_out { Verdict::Bad } else { settled.verdict };
         self.note(self.fuse.settle(ticket, Settled { verdict, ..settled }, now));
+    }
+
+    /// The call that it would have let pass has an answer after so many nanoseconds; what follows, like a
+    /// body, may take as long as it likes.
+    pub(crate) fn answered(&self, ticket: &mut Ticket, took: u64) {
+        if !self.is_late(took) {
+            ticket.answer();
+        }
+    }
+
+    fn is_late(&self, took: u64) -> bool {
+        self.fuse.timeout_ms().is_some_and(|millis| took / 1_000_000 >= u64::from(millis))
     }
 
     fn note(&self, change: Option<crate::breaker::Change>) {

@@ -45,7 +45,7 @@ pub(crate) struct Fuse {
 
 /// What an admission leaves to be known at the end of its call: a word, for it is moved about with
 /// every future. The generation in the lower half, then whether the breaker is told, whether it is a
-/// probe and whether it holds a permit.
+/// probe, whether it holds a permit and whether its deadline was met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(u64);
 
@@ -53,6 +53,7 @@ impl Ticket {
     const TOLD: u64 = 1 << 32;
     const PROBE: u64 = 1 << 33;
     const PERMIT: u64 = 1 << 34;
+    const ANSWERED: u64 = 1 << 35;
 
     /// `None`: the breaker is not told.
     fn new(admission: Option<Admission>) -> Self {
@@ -84,6 +85,15 @@ impl Ticket {
     #[inline]
     const fn has_permit(self) -> bool {
         self.0 & Self::PERMIT != 0
+    }
+
+    /// Its call has met its deadline, whatever follows.
+    pub(crate) const fn answer(&mut self) {
+        self.0 |= Self::ANSWERED;
+    }
+
+    pub(crate) const fn is_answered(self) -> bool {
+        self.0 & Self::ANSWERED != 0
     }
 }
 
@@ -137,14 +147,16 @@ impl Fuse {
 
     /// Puts other terms in force. Not to be called by two threads at once.
     pub(crate) fn reload(&self, terms: Terms, instances: u32) {
+        let hot = Hot::of(&terms).to_word();
+        let terms = Arc::new(terms);
+        self.sleep_ms.store(terms.sleep_ms(), Ordering::Relaxed);
+        self.terms.store(Arc::clone(&terms));
+        self.hot.store(hot, Ordering::Release);
+        // Without a breaker its window stays for the next one. After the terms: the outcome that it makes
+        // the breaker judge must be judged by these.
         if let Some(breaker) = &terms.breaker {
-            // Without a breaker its window stays for the next one.
             self.gate.reload(breaker, self.clock.now().tick());
         }
-        let hot = Hot::of(&terms).to_word();
-        self.sleep_ms.store(terms.sleep_ms(), Ordering::Relaxed);
-        self.terms.store(Arc::new(terms));
-        self.hot.store(hot, Ordering::Release);
         self.set_instances(instances);
     }
 
@@ -208,7 +220,7 @@ impl Fuse {
         let mut ticket = Ticket::new(admission);
         if let Some(limit) = hot.limit() {
             if !self.in_flight.acquire(Some(limit)) {
-                return (Err(Refusal::Limit), self.refused(ticket, now));
+                return (Err(Refusal::Limit), self.refused(ticket, Refusal::Limit, now));
             }
             ticket.0 |= Ticket::PERMIT;
         }
@@ -216,19 +228,22 @@ impl Fuse {
         if hot.has_rate()
             && let Err(retry_after) = self.rate.take(exact(), self.clock.slack())
         {
-            let change = self.refused(ticket, now);
+            let refusal = Refusal::Rate(retry_after);
+            let change = self.refused(ticket, refusal, now);
             self.release(ticket);
-            return (Err(Refusal::Rate(retry_after)), change);
+            return (Err(refusal), change);
         }
         (Ok(ticket), None)
     }
 
-    /// A call that the breaker has admitted and a limit refused.
+    /// A call that the breaker has admitted and a limit refused. Only the concurrency limit says that the
+    /// callee is slow.
     #[cold]
     #[inline(never)]
-    fn refused(&self, ticket: Ticket, now: Now) -> Option<Change> {
+    fn refused(&self, ticket: Ticket, by: Refusal, now: Now) -> Option<Change> {
         let terms = self.terms.load();
-        let counts = terms.breaker.as_ref().is_some_and(|breaker| breaker.count_rejections);
+        let counts =
+            terms.breaker.as_ref().is_some_and(|breaker| breaker.count_rejections) && by == Refusal::Limit;
         let verdict = if counts { Verdict::Bad } else { Verdict::Neither };
         self.tell(&terms, ticket.admission()?, Ended { verdict, slow: false }, now)
     }

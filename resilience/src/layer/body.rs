@@ -94,6 +94,10 @@ impl<R: Body> HttpBody<R> {
     /// A body of the service.
     pub(super) fn served(body: R, mut ending: Ending) -> Self {
         let mut this = Self { served: None, answered: Answered::default(), ending: None };
+        // What knows its length is not asked again after the last byte either.
+        if ending.left.is_none() && ending.protocol == Protocol::Http {
+            ending.left = body.size_hint().exact();
+        }
         if body.is_end_stream() || ending.left == Some(0) {
             ending.settle();
         } else {

@@ -135,11 +135,15 @@ fn serve<B>(
     };
     // Exactly from now: tonic's own timer for it would answer Cancelled. That is set after ours and
     // polled after us, so that ours is always the first to be seen.
-    let due = caller.map(|caller| exact().plus(u64::try_from(caller.as_nanos()).unwrap_or(u64::MAX)));
+    let due = caller.map(from_now);
     let timeout_ms = circuit.fuse.timeout_ms().unwrap_or(0);
     let times = Times { timeout_ms, enclosing: due.unwrap_or(Now::NEVER) };
     let flight = circuit.begin(circuit.clock().now(), times).map_err(Answer::Refused);
     (Target::Method(method), flight)
+}
+
+fn from_now(timeout: std::time::Duration) -> Now {
+    exact().plus(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Asks for a request that is sent, and tells its deadline.
@@ -148,7 +152,14 @@ fn send<B>(
     protocol: &Protocol,
     request: &mut Request<B>,
 ) -> Result<Flight, Answer> {
-    let flight = command.begin().map_err(|refused| match refused {
+    // A deadline that was set by hand is one too. Exactly from now: tonic's own timer for it answers
+    // Cancelled. It is set after ours.
+    let asked = match protocol {
+        Protocol::Grpc(_) => deadline::grpc_timeout(request.headers()),
+        Protocol::Http => None,
+    };
+    let due = asked.map_or(Now::NEVER, from_now);
+    let flight = deadline::within(due, || command.begin()).map_err(|refused| match refused {
         Refused::By(refusal) => Answer::Refused(refusal),
         Refused::TooLate => Answer::Timeout,
     })?;

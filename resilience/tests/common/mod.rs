@@ -1,6 +1,9 @@
 //! Policies and metrics, as tests want to write them.
 #![allow(dead_code, missing_docs)] // each test binary uses a part
 
+pub mod calls;
+pub mod http;
+
 use fusebox::{Fusebox, Policy};
 use fusebox_policy::policy::{BreakerPolicy, CommandPolicy};
 
