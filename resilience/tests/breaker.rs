@@ -41,9 +41,7 @@ async fn fail(command: Command, times: usize) {
 }
 
 /// A call that ends when it is told to.
-fn pending(
-    command: Command,
-) -> (oneshot::Sender<Result<u8, &'static str>>, tokio::task::JoinHandle<Answer>) {
+fn pending(command: Command) -> (oneshot::Sender<Result<u8, &'static str>>, tokio::task::JoinHandle<Answer>) {
     let (tell, told) = oneshot::channel();
     let call = command.call_classified(|| async { told.await.unwrap_or(Err("dropped")) }, class);
     (tell, tokio::spawn(call))
