@@ -1,11 +1,18 @@
 //! `cargo xtask test`: everything that CI runs.
 
 use anyhow::Result;
+use fusebox_cluster::process::Exec;
 use fusebox_cluster::{Cluster, Options, install};
 
 use crate::cargo::cargo;
 use crate::steps::Steps;
 use crate::{check, selftest};
+
+/// Set to 1, proofs take their time.
+const LONG: &str = "FUSEBOX_LONG";
+
+/// A hundred times proptest's default.
+const CASES: &str = "25600";
 
 /// The packages that run in the cluster.
 const PACKAGES: [&str; 2] = ["fusebox-operator", "user-service"];
@@ -15,12 +22,16 @@ pub struct Args {
     /// Leave the cluster up at the end
     #[arg(long)]
     keep: bool,
+    /// Run the long proofs instead: loom with higher bounds, a hundred times the random schedules (about
+    /// half an hour, no cluster)
+    #[arg(long, conflicts_with = "keep")]
+    long: bool,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     let cluster = Cluster::open()?;
     let mut steps = Steps::new(cluster.progress());
-    let result = all(&cluster, &mut steps, args);
+    let result = if args.long { long(&cluster, &mut steps) } else { all(&cluster, &mut steps, args) };
     steps.print();
     result
 }
@@ -53,6 +64,17 @@ fn all(cluster: &Cluster, steps: &mut Steps, args: &Args) -> Result<()> {
         selftest::nothing_left(cluster, &before)
     });
     tested.and(down)
+}
+
+/// What finds the same kind of mistake as the tests, in more places. The tests say how many.
+fn long(cluster: &Cluster, steps: &mut Steps) -> Result<()> {
+    let run = |test: &[&str]| {
+        let test = Exec::new("cargo").arg("test").args(test).args(["--", "--nocapture", "--test-threads=1"]);
+        test.env(LONG, "1").env("PROPTEST_CASES", CASES).dir(&cluster.places().checkout).shown_live()
+    };
+    steps.run("loom: every order, at the higher bounds", || run(&["-p", "fusebox-model"]))?;
+    eprintln!("random cases of each property without a number of its own: {CASES}");
+    steps.run("random schedules, a hundred times as many", || run(&["--workspace", "--lib"]))
 }
 
 fn on_cluster(cluster: &Cluster, steps: &mut Steps) -> Result<()> {

@@ -207,8 +207,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..200)
 }
 
+/// 2,000, or 200,000 with `FUSEBOX_LONG=1`.
+fn schedules() -> ProptestConfig {
+    let long = std::env::var_os("FUSEBOX_LONG").is_some_and(|long| long == "1");
+    let cases = if long { 200_000 } else { 2000 };
+    println!("the breaker against its model: {cases} random schedules of up to 200 steps");
+    ProptestConfig { cases, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(schedules())]
 
     /// Admissions, refusals and state are the model's after every step.
     #[test]
