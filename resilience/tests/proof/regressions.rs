@@ -7,48 +7,11 @@ use futures::FutureExt;
 use tokio::time::advance;
 
 use crate::common::calls::{
-    DOWN, Oops, assert_outcomes, counted, end, fail, fixed, free, is_open, limited, ms, pending, succeed,
-    with,
+    DOWN, Oops, counted, end, fail, fixed, free, limited, ms, pending, succeed, with,
 };
 use crate::common::{in_flight, metric, outcomes, state};
 
-/// hystrix-go's channel of metrics drops 159,935 of 200,000 outcomes.
-#[test]
-fn r4_no_outcome_is_lost_however_fast_threads_report() {
-    const EACH: u64 = 50_000;
-    let strict = with(|b| {
-        b.request_volume_threshold = 1_000_000.try_into().unwrap();
-        b.rolling_window_ms = 3_600_000.try_into().unwrap();
-    });
-    let (fusebox, c) = fixed(strict);
-    std::thread::scope(|scope| {
-        // More threads than there are places of their own to count in.
-        for _ in 0..4 {
-            scope.spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-                runtime.block_on(async {
-                    for n in 0..EACH {
-                        let result = if n % 5 == 0 { Err(DOWN) } else { Ok(1) };
-                        let _ = end(&c, result).await;
-                    }
-                });
-            });
-        }
-    });
-    assert_outcomes(&fusebox, &[("success", 4 * EACH * 4 / 5), ("failure", 4 * EACH / 5)]);
-    // And none in the breaker's window: 200,000 outcomes are as many as it is now asked for.
-    let exactly = with(|b| {
-        b.request_volume_threshold = (4 * EACH + 1).try_into().unwrap();
-        b.rolling_window_ms = 3_600_000.try_into().unwrap();
-        b.error_percent_threshold = 20.try_into().unwrap();
-    });
-    fusebox.apply(&crate::common::policy(exactly));
-    let answer = end(&c, Err(DOWN)).now_or_never().unwrap();
-    assert!(!is_open(&answer));
-    assert_eq!(state(&fusebox), 2, "40,001 of 200,001, and not one less");
-}
-
-/// The same with more threads than the library has places for: those share one.
+/// As in `outcomes.rs`, with more threads than the library has places for: those share one.
 #[test]
 fn r4_no_outcome_is_lost_by_threads_that_share_a_place() {
     let (fusebox, c) = fixed(free());
