@@ -11,9 +11,11 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// A rate that can be changed while calls are admitted.
 ///
 /// # Guarantees
-/// - In any time `t` at most `burst + t / interval` calls are admitted, plus those of one
-///   [slack](crate::clock::Clock::slack): never more for threads that race.
+/// - In any time `t`, as its callers see time, at most `burst + t / interval` calls are admitted, plus
+///   those of one [slack](crate::clock::Clock::slack): never more for threads that race.
 /// - A refused call costs nothing.
+/// - Calls that race with a [reload](Self::reload) may be admitted by the one pace and counted by the
+///   other: of all together, at most twice the larger burst, and one more for each of their threads.
 ///
 /// # Assumptions
 /// Time is read by each caller: two threads may see it out of order by the slack.
@@ -65,7 +67,8 @@ impl Rate {
     /// time of now may be late.
     #[inline]
     pub(crate) fn take(&self, now: Now, slack: u64) -> Result<(), Duration> {
-        match Pace::from_word(self.pace.load(Ordering::Relaxed)) {
+        // Whoever finds a pace finds what a reload has done before.
+        match Pace::from_word(self.pace.load(Ordering::Acquire)) {
             Some(pace) => self.take_at(pace, now, slack),
             None => Ok(()),
         }
@@ -84,11 +87,14 @@ impl Rate {
     /// Puts another pace in force; None: no limit. Calls that were taken stay taken: as many of the new
     /// burst are missing as were missing of the old. Not to be called by two threads at once.
     pub(crate) fn reload(&self, pace: Option<Pace>, now: Now) {
-        let old = Pace::from_word(self.pace.swap(pace.map_or(0, Pace::to_word), Ordering::Relaxed));
-        let (Some(old), Some(new)) = (old, pace) else {
+        let word = pace.map_or(0, Pace::to_word);
+        let (Some(old), Some(new)) = (self.pace(), pace) else {
+            // First, or it would forget what is taken by a pace that comes.
             self.full_at.store(0, Ordering::Relaxed);
+            self.pace.store(word, Ordering::Release);
             return;
         };
+        self.pace.store(word, Ordering::Release);
         let rescale = |full_at: u64| {
             let ahead = u128::from(full_at.saturating_sub(now.0)) * u128::from(new.interval)
                 / u128::from(old.interval);

@@ -3,9 +3,13 @@
 //! An atomic addition costs as much as all else that a call pays for its breaker. A counter that only one
 //! thread writes needs none: it is read, and written back.
 
+mod flag;
+
 use std::cell::Cell;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::sync::atomic::AtomicBool;
+use flag::Flag;
 
 /// Slots are taken from as many, at most.
 const MOST: usize = 128;
@@ -16,7 +20,7 @@ thread_local! {
     static RETURN: Return = const { Return };
 }
 
-static TAKEN: [AtomicBool; MOST] = [const { AtomicBool::new(false) }; MOST];
+static TAKEN: [Flag; MOST] = [const { Flag(AtomicBool::new(false)) }; MOST];
 
 /// Which of the values that threads write each for itself is this thread's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,13 +63,9 @@ impl Slot {
     #[cold]
     #[inline(never)]
     fn take() -> Self {
-        // Taking it over shows everything that the thread before has written.
-        let free = |taken: &AtomicBool| {
-            taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        };
         // A thread that is ending may have returned its slot already.
         let returns = RETURN.try_with(|_| ()).is_ok();
-        let own = if returns { (0..).zip(&TAKEN[..slots()]).find(|(_, taken)| free(taken)) } else { None };
+        let own = if returns { (0..).zip(&TAKEN[..slots()]).find(|(_, taken)| taken.take()) } else { None };
         let slot = own.map_or_else(Self::shared, |(index, _)| Self { index, write: Write::Alone });
         SLOT.set(slot);
         slot
@@ -88,7 +88,7 @@ impl Drop for Return {
     fn drop(&mut self) {
         let slot = SLOT.replace(Slot::shared());
         if slot.write == Write::Alone {
-            TAKEN[slot.index as usize].store(false, Ordering::Release);
+            TAKEN[slot.index as usize].give_back();
         }
     }
 }

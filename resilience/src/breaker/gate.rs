@@ -10,10 +10,10 @@ use fusebox_policy::policy::{BreakerMode, BreakerPolicy};
 use super::reason::Reason;
 use super::state::{Admission, Decision, Effect, Phase, State, Verdict};
 use super::streak::Streak;
-use super::window::{Entry, Window};
+use super::window::{Counts, Entry, Window};
 use crate::clock::{Now, Tick};
 use crate::slot::Slot;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// The shared state of one breaker.
 ///
@@ -191,7 +191,7 @@ impl Gate {
     }
 
     /// What the window holds of the state of now.
-    pub(crate) fn counts(&self, now: Tick) -> super::window::Counts {
+    pub(crate) fn counts(&self, now: Tick) -> Counts {
         self.window.counts(self.state().generation, now)
     }
 
@@ -208,9 +208,22 @@ impl Gate {
         if policy.mode != BreakerMode::Enforce || !(entry.bad || entry.slow || self.is_watchful()) {
             return None;
         }
-        let counts = self.window.counts(state.generation, now);
-        let below = counts.volume() < u64::from(policy.request_volume_threshold.get());
-        self.set_watchful(below && counts.bad + counts.slow > 0);
+        // Of two threads that count and judge at once, one at least sees what the other has counted.
+        fence(Ordering::SeqCst);
+        let mut counts = self.window.counts(state.generation, now);
+        let unclear = |counts: Counts| {
+            counts.volume() < u64::from(policy.request_volume_threshold.get()) && counts.bad + counts.slow > 0
+        };
+        // Every call reads it: it is written only to change it.
+        if self.is_watchful() && !unclear(counts) {
+            self.watchful.store(false, Ordering::Relaxed);
+            // Somebody may have counted a failure since, and have found it set: so this looks again.
+            fence(Ordering::SeqCst);
+            counts = self.window.counts(state.generation, now);
+        }
+        if unclear(counts) && !self.is_watchful() {
+            self.watchful.store(true, Ordering::Relaxed);
+        }
         let reason = Reason::to_open(policy, counts, in_a_row)?;
         let next = state.trip(now);
         // A closed breaker changes only by opening: who loses here finds it open.
@@ -220,13 +233,6 @@ impl Gate {
 
     fn is_watchful(&self) -> bool {
         self.watchful.load(Ordering::Relaxed)
-    }
-
-    fn set_watchful(&self, watchful: bool) {
-        // Every call reads it: it is written only to change it.
-        if self.is_watchful() != watchful {
-            self.watchful.store(watchful, Ordering::Relaxed);
-        }
     }
 
     fn swap(&self, from: State, to: State) -> Result<(), State> {

@@ -28,6 +28,15 @@ impl Counts {
         self.good + self.bad
     }
 
+    /// Of each the larger.
+    fn max(self, other: Self) -> Self {
+        Self {
+            good: self.good.max(other.good),
+            bad: self.bad.max(other.bad),
+            slow: self.slow.max(other.slow),
+        }
+    }
+
     /// Whether `part` is at least `percent` of the volume: in integers, inclusive.
     pub(crate) const fn reach(self, part: u64, percent: u64) -> bool {
         self.volume() > 0 && part * 100 >= percent * self.volume()
@@ -151,10 +160,13 @@ impl Window {
         if new.same_length(old) {
             return;
         }
+        // An owner that finds the new length clears its ring at once: so it is read before as well. What it
+        // has counted only grows until then.
+        let before = self.held(old, generation, now);
         // From here on outcomes have new stamps: they are counted beside what is carried over.
         self.slices.store(new.to_word(), Ordering::Release);
-        let held = self.rings(old).flat_map(|ring| Self::read(old, generation, now, ring));
-        let held: Vec<_> = held.collect();
+        let held = before.into_iter().zip(self.held(old, generation, now));
+        let held: Vec<_> = held.map(|((epoch, before), (_, after))| (epoch, before.max(after))).collect();
         // What others write alone is theirs: it all goes where everybody may write.
         let shared = self.shards.shared();
         shared.counters().for_each(|counter| counter.clear_unless(new.incarnation()));
@@ -172,10 +184,22 @@ impl Window {
 
     /// The rings that count by these slices.
     fn rings(&self, slices: Slices) -> impl Iterator<Item = &Ring> {
-        let shared = self.shards.shared();
-        self.shards.iter().filter(move |ring| {
-            std::ptr::eq(*ring, shared) || ring.seen.load(Ordering::Acquire) == slices.to_word()
-        })
+        self.shards.iter().filter(move |ring| self.counts_by(slices, ring))
+    }
+
+    fn counts_by(&self, slices: Slices, ring: &Ring) -> bool {
+        std::ptr::eq(ring, self.shards.shared()) || ring.seen.load(Ordering::Acquire) == slices.to_word()
+    }
+
+    /// What each ring holds of each of the last ten slices: always of every ring, so that two readings can
+    /// be compared.
+    fn held(&self, slices: Slices, generation: u32, now: Tick) -> Vec<(u64, Counts)> {
+        let held = self.shards.iter().flat_map(|ring| {
+            let counts = self.counts_by(slices, ring);
+            Self::read(slices, generation, now, ring)
+                .map(move |(epoch, held)| (epoch, if counts { held } else { Counts::default() }))
+        });
+        held.collect()
     }
 
     #[inline]
