@@ -1,7 +1,8 @@
 //! Whole milliseconds, as breakers count time.
 
-/// Whole milliseconds since the process first asked for the time. Never goes back on one thread; two
-/// threads may see each other's ticks out of order by as long as one of them is preempted.
+/// Whole milliseconds since the process first asked for the time. It may go back by one after the clock
+/// was read exactly; two threads may see each other's ticks out of order by as long as one of them is
+/// preempted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Tick(pub(crate) u64);
 
