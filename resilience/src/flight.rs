@@ -74,6 +74,16 @@ impl Flight {
         }
     }
 
+    /// Finds out when it started by the clock itself, at its end if it never waited: the ticker may have been
+    /// late then, where processors are scarce by dozens of milliseconds, and is as late still.
+    fn start_exactly(&mut self) {
+        if !self.waited {
+            let clock = self.circuit.clock();
+            let ran = clock.now().nanos_since(self.started).saturating_sub(clock.slack());
+            self.started = self.started.max(Now(exact().0.saturating_sub(ran)));
+        }
+    }
+
     /// Counts it as one in flight, if it has no permit yet.
     pub(crate) fn hold(&mut self) {
         self.circuit.fuse.wait(&mut self.ticket);
@@ -93,7 +103,8 @@ impl Flight {
     }
 
     /// Whether the call should have ended by now.
-    pub(crate) fn is_overdue(&self) -> bool {
+    pub(crate) fn is_overdue(&mut self) -> bool {
+        self.start_exactly();
         let due = self.due();
         due != Now::NEVER && due <= exact()
     }
@@ -165,6 +176,7 @@ impl Flight {
     #[cold]
     #[inline(never)]
     fn abandon(&mut self) {
+        self.start_exactly();
         let now = exact();
         let passed = now.since(self.started);
         let outcome = match self.due() {

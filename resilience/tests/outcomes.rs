@@ -5,6 +5,7 @@ mod common;
 
 use common::calls::{DOWN, assert_outcomes, end, fixed, is_open, with};
 use common::state;
+use fusebox_policy::policy::CommandPolicy;
 use futures::FutureExt;
 
 /// hystrix-go's channel of metrics drops 159,935 of 200,000 outcomes.
@@ -22,7 +23,7 @@ fn round() {
         b.request_volume_threshold = 1_000_000.try_into().unwrap();
         b.rolling_window_ms = 3_600_000.try_into().unwrap();
     });
-    let (fusebox, c) = fixed(strict);
+    let (fusebox, c) = fixed(CommandPolicy { timeout_ms: None, ..strict });
     let start = std::sync::Barrier::new(4);
     std::thread::scope(|scope| {
         for _ in 0..4 {

@@ -95,7 +95,7 @@ impl Clock {
     }
 
     /// How much later it may be than [`now`](Self::now) says, in nanoseconds; more only where the ticker
-    /// gets no processor, and then the calls hardly do either.
+    /// gets no processor: up to 70 ms were seen with twice as many busy threads as processors.
     #[inline]
     pub(crate) fn slack(&self) -> u64 {
         if self.source.is_exact() { 0 } else { NANOS_PER_MILLI }
