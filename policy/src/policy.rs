@@ -76,7 +76,7 @@ pub struct ServerPolicy {
     /// Requests a second; one more is refused at once. None: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
-    /// Answered in place of a refusal, a timeout or a failure. None: the caller gets the error. Of a method
+    /// Answered in place of a refusal or a timeout. None: the caller gets the error. Of a method
     /// only, since the answer has the method's shape.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<StaticAnswer>,

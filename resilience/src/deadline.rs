@@ -12,7 +12,29 @@ use crate::clock::{Now, exact};
 
 thread_local! {
     /// Set while a future is polled that has one: a plain cell, as it is set on the path of every call.
-    static DUE: Cell<Now> = const { Cell::new(Now::NEVER) };
+    static DUE: Cell<Due> = const { Cell::new(Due::NEVER) };
+}
+
+/// When work must have ended: the earlier of two.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Due {
+    pub(crate) at: Now,
+    /// So many nanoseconds after whenever that is asked. A call that has not waited yet has begun just now,
+    /// but nobody has read the clock: whoever asks does.
+    pub(crate) after: u64,
+}
+
+impl Due {
+    const NEVER: Self = Self::at(Now::NEVER);
+
+    #[inline]
+    pub(crate) const fn at(at: Now) -> Self {
+        Self { at, after: u64::MAX }
+    }
+
+    fn resolved(self) -> Now {
+        if self.after == u64::MAX { self.at } else { self.at.min(exact().plus(self.after)) }
+    }
 }
 
 /// The header that carries a deadline between gRPC peers.
@@ -72,20 +94,21 @@ pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
 /// The deadline of the current code.
 #[inline]
 pub(crate) fn current() -> Now {
-    DUE.get()
+    let due = DUE.get();
+    if due.after == u64::MAX { due.at } else { due.resolved() }
 }
 
 /// Runs `f` under a deadline, or under the one that holds if that is earlier.
 #[inline]
-pub(crate) fn within<R>(due: Now, f: impl FnOnce() -> R) -> R {
+pub(crate) fn within<R>(due: Due, f: impl FnOnce() -> R) -> R {
     let holds = DUE.get();
     // Also where f panics: another task may be polled on this thread next.
     let _restore = Restore(holds);
-    DUE.set(due.min(holds));
+    DUE.set(Due { at: due.at.min(holds.at), after: due.after.min(holds.after) });
     f()
 }
 
-struct Restore(Now);
+struct Restore(Due);
 
 impl Drop for Restore {
     #[inline]
@@ -121,22 +144,27 @@ mod tests {
         set_grpc_timeout(&mut outbound);
         assert!(outbound.is_empty(), "no deadline, no header");
         let deadline = exact().plus(250_000_000);
-        within(deadline, || set_grpc_timeout(&mut outbound));
+        within(Due::at(deadline), || set_grpc_timeout(&mut outbound));
         assert_eq!(outbound[&GRPC_TIMEOUT], "250000u");
         let mut earlier = headers("1m");
-        within(deadline, || set_grpc_timeout(&mut earlier));
+        within(Due::at(deadline), || set_grpc_timeout(&mut earlier));
         assert_eq!(earlier[&GRPC_TIMEOUT], "1m");
         let hour = exact().plus(3_600_000_000_000);
         let mut later = headers("2H");
-        within(hour, || set_grpc_timeout(&mut later));
+        within(Due::at(hour), || set_grpc_timeout(&mut later));
         assert_eq!(later[&GRPC_TIMEOUT], "3600000m");
         for (nanos, text) in
             [(1_000_001, "1001u"), (100_000_000_001, "100001m"), (100_000_000_000_001, "100001S")]
         {
             let mut odd = HeaderMap::new();
-            within(exact().plus(nanos), || set_grpc_timeout(&mut odd));
+            within(Due::at(exact().plus(nanos)), || set_grpc_timeout(&mut odd));
             assert_eq!(odd[&GRPC_TIMEOUT], text, "a client that follows it is never ahead of us");
         }
         assert_eq!(remaining(), None, "the deadline ends with its scope");
+        let begun = Due { at: Now::NEVER, after: 7_000_000 };
+        tokio::time::advance(Duration::from_millis(3)).await;
+        assert_eq!(within(begun, remaining), Some(Duration::from_millis(7)), "it begins when it is asked");
+        let sooner = within(Due::at(exact().plus(5_000_000)), || within(begun, remaining));
+        assert_eq!(sooner, Some(Duration::from_millis(5)));
     }
 }

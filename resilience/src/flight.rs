@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::circuit::{Circuit, Landing};
 use crate::clock::{Now, exact};
-use crate::deadline;
+use crate::deadline::{self, Due};
 use crate::fuse::Ticket;
 use crate::outcome::Outcome;
 
@@ -59,23 +59,33 @@ impl Flight {
     #[inline]
     pub(crate) fn run<R>(&mut self, part: impl FnOnce() -> R) -> R {
         self.running = true;
-        let result = deadline::within(self.due(), part);
+        let result = deadline::within(self.deadline(), part);
         self.running = false;
         result
     }
 
+    /// Its deadline, as the code it runs is told.
+    #[inline]
+    pub(crate) fn deadline(&self) -> Due {
+        match self.times.timeout_ms {
+            0 => Due::at(self.times.enclosing),
+            _ if self.waited => Due::at(self.due()),
+            _ => Due { at: self.times.enclosing, after: self.times.timeout() },
+        }
+    }
+
     /// The call has to wait: it is in flight, and its deadline is exact.
     pub(crate) fn wait(&mut self) {
+        self.start_exactly();
         if !self.waited {
             self.waited = true;
-            let latest = self.started.plus(self.circuit.clock().slack());
-            self.started = exact().clamp(self.started, latest);
             self.hold();
         }
     }
 
-    /// Finds out when it started by the clock itself, at its end if it never waited: the ticker may have been
-    /// late then, where processors are scarce by dozens of milliseconds, and is as late still.
+    /// Finds out when it started by the clock itself, unless that is known: the ticker may have been late
+    /// then, where processors are scarce by dozens of milliseconds, and is as late still. What it has told
+    /// since is how long the call has run.
     fn start_exactly(&mut self) {
         if !self.waited {
             let clock = self.circuit.clock();
@@ -92,21 +102,20 @@ impl Flight {
         }
     }
 
-    /// When the call must have ended: until it waits by a millisecond too late rather than too early.
-    #[inline]
+    /// When the call must have ended, once its start is known exactly.
     pub(crate) fn due(&self) -> Now {
-        if self.times.timeout_ms == 0 {
-            return self.times.enclosing;
+        match self.times.timeout_ms {
+            0 => self.times.enclosing,
+            _ => self.started.plus(self.times.timeout()).min(self.times.enclosing),
         }
-        let slack = if self.waited { 0 } else { self.circuit.clock().slack() };
-        self.started.plus(slack + self.times.timeout()).min(self.times.enclosing)
     }
 
-    /// Whether the call should have ended by now.
+    /// Whether the call should have ended by now, or in the next two milliseconds: another's timer for the
+    /// deadline that we told it is rounded otherwise, and was set a little before ours.
     pub(crate) fn is_overdue(&mut self) -> bool {
         self.start_exactly();
         let due = self.due();
-        due != Now::NEVER && due <= exact()
+        due != Now::NEVER && due <= exact().plus(2 * self.circuit.clock().slack())
     }
 
     /// The deadline was met: what follows, like the body of a response, may take as long as it likes.

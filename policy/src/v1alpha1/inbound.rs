@@ -52,7 +52,7 @@ pub struct MethodSpec {
     /// Merged with the section's, field by field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimitSpec>,
-    /// A static answer in place of a refusal, a timeout or a failure. Absent: the caller gets the error.
+    /// A static answer in place of a refusal or a timeout. Absent: the caller gets the error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<AnswerSpec>,
 }

@@ -107,7 +107,8 @@ impl CommandState {
         let now = exact();
         let pause = self.retries.again(&policy, attempts, now.tick())?;
         let at = now.plus(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX));
-        if at < due {
+        // Timers are rounded up to a millisecond.
+        if at.plus(1_000_000) < due {
             return Some(at);
         }
         self.retries.give_back();

@@ -49,7 +49,7 @@ impl Ready {
     /// The response in place of `instead`, to a request of that protocol; None: it does not fit.
     pub(super) fn response(&self, protocol: &Protocol, instead: Answer) -> Option<Response<Answered>> {
         let (content_type, answered) = match (self, protocol) {
-            (Self::Grpc(frame), Protocol::Grpc(content_type)) if !is_web(content_type) => {
+            (Self::Grpc(frame), Protocol::Grpc(content_type)) if !protocol.is_web() => {
                 let ok = HeaderMap::from_iter([(
                     http::HeaderName::from_static("grpc-status"),
                     HeaderValue::from_static("0"),
@@ -66,11 +66,6 @@ impl Ready {
         headers.insert("fusebox-reason", HeaderValue::from_static(instead.reason()));
         Some(response)
     }
-}
-
-/// gRPC-Web has its trailers in the body.
-fn is_web(content_type: &HeaderValue) -> bool {
-    content_type.as_bytes().starts_with(b"application/grpc-web")
 }
 
 /// What is wrong with the answers of a policy.

@@ -36,6 +36,11 @@ impl Protocol {
         }
     }
 
+    /// gRPC-Web has its trailers in the body, which nobody here reads.
+    pub(crate) fn is_web(&self) -> bool {
+        matches!(self, Self::Grpc(content_type) if content_type.as_bytes().starts_with(b"application/grpc-web"))
+    }
+
     /// What the head of a response says, valid if nothing later contradicts it.
     pub(crate) fn head(&self, status: StatusCode, headers: &HeaderMap) -> Said {
         match (self, status.as_u16()) {

@@ -15,7 +15,7 @@ use super::methods::{MethodState, Methods};
 use super::protocol::{Protocol, Said};
 use crate::clock::{Now, exact};
 use crate::command::state::{CommandState, Refused};
-use crate::deadline;
+use crate::deadline::{self, Due};
 use crate::flight::{Flight, Times};
 use crate::outcome::Outcome;
 
@@ -159,12 +159,12 @@ fn send<B>(
         Protocol::Http => None,
     };
     let due = asked.map_or(Now::NEVER, from_now);
-    let flight = deadline::within(due, || command.begin()).map_err(|refused| match refused {
+    let flight = deadline::within(Due::at(due), || command.begin()).map_err(|refused| match refused {
         Refused::By(refusal) => Answer::Refused(refusal),
         Refused::TooLate => Answer::Timeout,
     })?;
     if let Protocol::Grpc(_) = protocol {
-        deadline::within(flight.due(), || deadline::set_grpc_timeout(request.headers_mut()));
+        deadline::within(flight.deadline(), || deadline::set_grpc_timeout(request.headers_mut()));
     }
     Ok(flight)
 }

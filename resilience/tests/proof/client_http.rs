@@ -79,6 +79,20 @@ async fn the_outcome_of_grpc_is_its_status_in_head_or_trailers() {
     }
 }
 
+/// Its trailers are in the body: who cannot read them must not call every answer a failure.
+#[tokio::test(start_paused = true)]
+async fn a_grpc_web_response_without_a_status_in_its_head_is_a_success() {
+    for (expected, status) in [("success", None), ("failure", Some("14")), ("client_error", Some("5"))] {
+        let (fusebox, c) = fixed(limited(1));
+        let mut request = grpc();
+        request.headers_mut().insert("content-type", "application/grpc-web+proto".parse().unwrap());
+        let headers: Vec<_> = status.iter().map(|status| ("grpc-status", *status)).collect();
+        let answer = send(&c, request, response(200, &headers, Steps::of([Step::Data("a")]))).await;
+        answer.into_body().collect().await.unwrap();
+        assert_eq!(outcome(&fusebox), expected);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_outcome_of_http_is_its_status_and_whether_the_body_broke_off() {
     for (status, expected) in [
