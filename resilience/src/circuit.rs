@@ -1,6 +1,6 @@
 //! One command or method: its fuse, its shadow, and what it counts.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
@@ -25,6 +25,8 @@ pub(crate) struct Circuit {
     shards: Shards<Shard>,
     shadowed: AtomicBool,
     shadow: OnceLock<Box<Shadow>>,
+    /// The largest number of calls ready at once that was shown.
+    at_once: AtomicU64,
     clock: &'static Clock,
     changed: Arc<Notify>,
 }
@@ -53,6 +55,7 @@ impl Circuit {
             shards: Shards::new(slots),
             shadowed: AtomicBool::new(false),
             shadow: OnceLock::new(),
+            at_once: AtomicU64::new(0),
             clock: around.clock,
             changed: around.changed,
         }
@@ -127,9 +130,9 @@ impl Circuit {
     /// Takes a success that did not have to wait and needs no more than to be counted; false: it takes
     /// [`settle`](Self::settle), and nothing was done.
     #[inline]
-    pub(crate) fn succeed(&self, ticket: Ticket, started: Now) -> bool {
-        let (now, slot) = (self.clock.now(), Slot::mine());
-        let counted = now.nanos_since(started) < ONE_TICK_IS_CHANCE && self.fuse.succeed(ticket, now, slot);
+    pub(crate) fn succeed(&self, ticket: Ticket) -> bool {
+        let slot = Slot::mine();
+        let counted = self.fuse.succeed(ticket, self.clock.now(), slot);
         if counted {
             self.shards.at(slot).tally.count(Outcome::Success, slot.write);
         }
@@ -141,8 +144,8 @@ impl Circuit {
         let slot = Slot::mine();
         let shard = self.shards.at(slot);
         shard.tally.count(outcome, slot.write);
-        // What never waited has only ticks to be measured by, and one may have passed by chance.
-        if outcome.has_latency() && (flight.waited || flight.took >= ONE_TICK_IS_CHANCE) {
+        // What never waited was not measured.
+        if outcome.has_latency() && flight.took > 0 {
             shard.latency.record(flight.took, slot.write);
         }
         let settled = Settled { verdict: outcome.verdict(flight.hurried), took: flight.took };
@@ -151,6 +154,22 @@ impl Circuit {
             && let Some(shadow) = self.shadow.get()
         {
             shadow.settle(ticket, settled, now);
+        }
+    }
+
+    /// Decides a probe that has an answer and goes on.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn decide(
+        &self,
+        ticket: &mut Ticket,
+        shadow: Option<&mut Ticket>,
+        settled: Settled,
+        now: Now,
+    ) {
+        self.tell(self.fuse.decide(ticket, settled, now));
+        if let (Some(ticket), Some(shadow)) = (shadow, self.shadow.get()) {
+            shadow.decide(ticket, settled, now);
         }
     }
 
@@ -182,7 +201,10 @@ impl Circuit {
         self.shards.iter().for_each(|shard| durations.add(&shard.latency));
         let ended: u64 =
             Outcome::ALL.into_iter().filter(|o| o.has_latency()).map(|outcome| self.tally(outcome)).sum();
-        durations.buckets[0] += ended.saturating_sub(durations.count());
+        let at_once = durations.buckets[0] + ended.saturating_sub(durations.count());
+        // A call that ends just now may have been taken for one that was ready at once: what was shown once
+        // is shown again, or it would look as if the process had started anew.
+        durations.buckets[0] = self.at_once.fetch_max(at_once, Ordering::Relaxed).max(at_once);
         durations
     }
 
@@ -211,18 +233,13 @@ impl Circuit {
     }
 }
 
-/// A call that never waited took long if it took two ticks: one may have begun by chance.
-const ONE_TICK_IS_CHANCE: u64 = 2_000_000;
-
 /// What is known of a flight at its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Landing {
     pub(crate) ticket: Ticket,
     pub(crate) shadow: Option<Ticket>,
-    /// In nanoseconds.
+    /// Nanoseconds to its answer or end; zero if it never waited.
     pub(crate) took: u64,
-    /// It had to wait, and so was measured exactly.
-    pub(crate) waited: bool,
     /// Its request's deadline left it less than half of its own timeout: should it time out, that says
     /// nothing about the callee (docs/adr/0006).
     pub(crate) hurried: bool,

@@ -64,7 +64,7 @@ pub fn set_grpc_timeout(headers: &mut HeaderMap) {
     let micros = remaining.as_nanos().div_ceil(1000).max(1);
     let text = match micros {
         ..100_000_000 => format!("{micros}u"),
-        100_000_000..100_000_000_000 => format!("{}m", micros.div_ceil(1000)),
+        100_000_000..=99_999_999_000 => format!("{}m", micros.div_ceil(1000)),
         _ => format!("{}S", micros.div_ceil(1_000_000).min(99_999_999)),
     };
     if let Ok(value) = HeaderValue::try_from(text) {
@@ -153,9 +153,12 @@ mod tests {
         let mut later = headers("2H");
         within(Due::at(hour), || set_grpc_timeout(&mut later));
         assert_eq!(later[&GRPC_TIMEOUT], "3600000m");
-        for (nanos, text) in
-            [(1_000_001, "1001u"), (100_000_000_001, "100001m"), (100_000_000_000_001, "100001S")]
-        {
+        for (nanos, text) in [
+            (1_000_001, "1001u"),
+            (100_000_000_001, "100001m"),
+            (99_999_999_000_001, "100000S"),
+            (100_000_000_000_001, "100001S"),
+        ] {
             let mut odd = HeaderMap::new();
             within(Due::at(exact().plus(nanos)), || set_grpc_timeout(&mut odd));
             assert_eq!(odd[&GRPC_TIMEOUT], text, "a client that follows it is never ahead of us");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::circuit::{Circuit, Landing};
 use crate::clock::{Now, exact};
 use crate::deadline::{self, Due};
-use crate::fuse::Ticket;
+use crate::fuse::{Settled, Ticket};
 use crate::outcome::Outcome;
 
 /// How long a flight may take.
@@ -37,10 +37,16 @@ pub(crate) struct Flight {
     shadow: Option<Ticket>,
     started: Now,
     times: Times,
+    /// Nanoseconds to its answer, once the head of that is there.
+    took: u64,
+    /// Its request's deadline left it less than half of its own timeout, as far as that has to be remembered.
+    hurried: bool,
     waited: bool,
     running: bool,
     settled: bool,
 }
+
+const UNKNOWN: u64 = u64::MAX;
 
 impl Flight {
     /// A call that `circuit` has admitted.
@@ -52,7 +58,18 @@ impl Flight {
         started: Now,
         times: Times,
     ) -> Self {
-        Self { circuit, ticket, shadow, started, times, waited: false, running: false, settled: false }
+        Self {
+            circuit,
+            ticket,
+            shadow,
+            started,
+            times,
+            took: UNKNOWN,
+            hurried: false,
+            waited: false,
+            running: false,
+            settled: false,
+        }
     }
 
     /// Runs a part of the call's code, under its deadline.
@@ -111,21 +128,31 @@ impl Flight {
     }
 
     /// Whether the call should have ended by now, or in the next two milliseconds: another's timer for the
-    /// deadline that we told it is rounded otherwise, and was set a little before ours.
+    /// deadline that we told it is rounded otherwise, and was set a little before ours. Of a short time it
+    /// is the last tenth.
     pub(crate) fn is_overdue(&mut self) -> bool {
         self.start_exactly();
-        let due = self.due();
-        due != Now::NEVER && due <= exact().plus(2 * self.circuit.clock().slack())
+        let (due, early) = (self.due(), 2 * self.circuit.clock().slack());
+        let tenth = u64::try_from(self.limit().as_nanos() / 10).unwrap_or(u64::MAX);
+        due != Now::NEVER && due <= exact().plus(early.min(tenth))
     }
 
-    /// The deadline was met: what follows, like the body of a response, may take as long as it likes.
-    /// Dropped from here on, it is cancelled.
-    pub(crate) fn lift_deadline(&mut self) {
-        let took = self.shadow.map(|_| self.now().nanos_since(self.started));
-        if let (Some(shadow), Some(took)) = (&mut self.shadow, took) {
-            self.circuit.answered(shadow, took);
+    /// The head of an answer is there, in time. What follows, like a body, may take as long as it likes: it is
+    /// not slow for that, and dropped from here on it is cancelled.
+    pub(crate) fn answered(&mut self) {
+        self.took = self.ran(self.now());
+        self.hurried = self.was_hurried();
+        if let Some(shadow) = &mut self.shadow {
+            self.circuit.answered(shadow, self.took);
         }
         self.times = Times { timeout_ms: 0, enclosing: Now::NEVER };
+    }
+
+    /// What follows the head takes its time: a probe must not keep the breaker half-open for that, and is
+    /// decided by how it would be counted so far.
+    pub(crate) fn decide(&mut self, outcome: Outcome) {
+        let settled = Settled { verdict: outcome.verdict(self.hurried), took: self.took };
+        self.circuit.decide(&mut self.ticket, self.shadow.as_mut(), settled, exact());
     }
 
     /// From start to deadline.
@@ -141,7 +168,7 @@ impl Flight {
     #[inline]
     pub(crate) fn succeed(&mut self) {
         let plain = !(self.waited || self.settled) && self.shadow.is_none();
-        if plain && self.circuit.succeed(self.ticket, self.started) {
+        if plain && self.circuit.succeed(self.ticket) {
             self.settled = true;
         } else {
             self.settle(Outcome::Success);
@@ -161,6 +188,12 @@ impl Flight {
         if self.waited { exact() } else { self.circuit.clock().now() }
     }
 
+    /// For how many nanoseconds it has run. Nobody has read the clock for a call that never waited: it is
+    /// taken to have ended as it began.
+    fn ran(&self, now: Now) -> u64 {
+        if self.waited { now.nanos_since(self.started) } else { 0 }
+    }
+
     fn end(&mut self, outcome: Outcome, now: Now) {
         if std::mem::replace(&mut self.settled, true) {
             return;
@@ -168,9 +201,8 @@ impl Flight {
         let landing = Landing {
             ticket: self.ticket,
             shadow: self.shadow,
-            took: now.nanos_since(self.started),
-            waited: self.waited,
-            hurried: outcome == Outcome::Timeout && self.was_hurried(),
+            took: if self.took == UNKNOWN { self.ran(now) } else { self.took },
+            hurried: self.hurried || outcome == Outcome::Timeout && self.was_hurried(),
         };
         self.circuit.settle(landing, outcome, now);
     }

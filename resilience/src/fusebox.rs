@@ -111,7 +111,7 @@ impl Fusebox {
     }
 
     /// Puts another policy in force, keeping every state; see the
-    /// [crate documentation](crate#what-a-reload-keeps). For policies that come from elsewhere than
+    /// [`semantics`](crate::semantics). For policies that come from elsewhere than
     /// etcd; [`Policy::violations`] is the caller's to check.
     pub fn apply(&self, policy: &Policy) {
         self.shared.apply(policy, PolicyHash::of(policy));
@@ -161,7 +161,7 @@ impl Fusebox {
 
     /// The command of that name. A name that the policy does not mention runs under its
     /// `outbound` defaults; that is logged once and reported. After 256 such names all others share
-    /// one state.
+    /// one state, and keep it whatever policy comes.
     pub fn command(&self, name: &str) -> Command {
         Command::new(self.shared.command(name))
     }

@@ -43,6 +43,7 @@
 //! - A tokio runtime with time enabled, wherever a call has a deadline and is not ready at once.
 //! - In tests, tokio's clock is paused before the [`Fusebox`] is made, if it is paused at all:
 //!   `#[tokio::test(start_paused = true)]`.
+//! - It is made after any `fork`, as it has a thread that tells the time.
 //! - Names of commands are a handful of constants, and a process has one [`Fusebox`]: the state of a
 //!   name lives as long as the process.
 //!

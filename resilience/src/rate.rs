@@ -74,6 +74,15 @@ impl Rate {
         }
     }
 
+    /// Whether a call would be refused.
+    #[inline]
+    pub(crate) fn is_used_up(&self, now: Now, slack: u64) -> bool {
+        self.pace().is_some_and(|pace| {
+            let ahead = self.full_at.load(Ordering::Relaxed).saturating_sub(now.0);
+            ahead > pace.tolerance() + slack
+        })
+    }
+
     fn take_at(&self, pace: Pace, now: Now, slack: u64) -> Result<(), Duration> {
         let taken = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
             let from = full_at.max(now.0);

@@ -70,6 +70,12 @@ impl Shadow {
         self.note(self.fuse.settle(ticket, Settled { verdict, ..settled }, now));
     }
 
+    /// Decides a probe that has an answer and goes on.
+    pub(crate) fn decide(&self, ticket: &mut Ticket, settled: Settled, now: Now) {
+        let verdict = if self.is_late(settled.took) { Verdict::Bad } else { settled.verdict };
+        self.note(self.fuse.decide(ticket, Settled { verdict, ..settled }, now));
+    }
+
     /// The call that it would have let pass has an answer after so many nanoseconds; what follows, like a
     /// body, may take as long as it likes.
     pub(crate) fn answered(&self, ticket: &mut Ticket, took: u64) {

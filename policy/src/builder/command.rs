@@ -162,7 +162,7 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Whether a call that the concurrency limit or the rate refused counts as a failure. Default false.
+    /// Whether a call that the concurrency limit refused counts as a failure. Default false.
     pub const fn count_rejections(mut self, counts: bool) -> Self {
         self.count_rejections = counts;
         self

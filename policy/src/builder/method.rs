@@ -35,7 +35,7 @@ impl MethodBuilder {
         self
     }
 
-    /// What a gRPC method answers in place of a refusal, a timeout or a failure: its response message as
+    /// What a gRPC method answers in place of a refusal or a timeout: its response message as
     /// protobuf writes it in JSON, an object of at most 4096 bytes. Not for the default method. The library
     /// needs the service's descriptors to encode it.
     pub fn fallback_message(mut self, json: impl Into<String>) -> Self {
@@ -43,7 +43,7 @@ impl MethodBuilder {
         self
     }
 
-    /// What an HTTP method answers with status 200 in place of a refusal, a timeout or a failure: at most
+    /// What an HTTP method answers with status 200 in place of a refusal or a timeout: at most
     /// 4096 bytes. Not for the default method.
     pub fn fallback_body(mut self, content_type: impl Into<String>, body: impl Into<String>) -> Self {
         self.fallback = Some(StaticAnswer::Body { content_type: content_type.into(), body: body.into() });

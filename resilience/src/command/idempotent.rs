@@ -18,7 +18,7 @@ pin_project! {
     /// [`Command::call_idempotent`](super::Command::call_idempotent). Dropped at any point, it cancels
     /// the work and gives back its permit and probe slot. Polled after its end it stays pending.
     #[must_use = "nothing is called before it is awaited"]
-    pub struct IdempotentCall<F, Fut, C> {
+    pub struct IdempotentCall<F, Fut, C, E> {
         command: Command,
         classifier: C,
         start: Option<F>,
@@ -26,6 +26,8 @@ pin_project! {
         attempts: u8,
         // The deadline of all attempts together.
         due: Now,
+        // Why the last attempt gave no answer.
+        failed: Option<(CommandError<E>, Class)>,
         #[pin]
         pause: Option<Sleep>,
         #[pin]
@@ -33,7 +35,7 @@ pin_project! {
     }
 }
 
-impl<F, Fut, C> IdempotentCall<F, Fut, C> {
+impl<F, Fut, C, E> IdempotentCall<F, Fut, C, E> {
     pub(super) const fn new(command: Command, start: F, classifier: C) -> Self {
         Self {
             command,
@@ -41,13 +43,14 @@ impl<F, Fut, C> IdempotentCall<F, Fut, C> {
             start: Some(start),
             attempts: 0,
             due: Now::NEVER,
+            failed: None,
             pause: None,
             running: None,
         }
     }
 }
 
-impl<F, Fut, C, T, E> IdempotentCall<F, Fut, C>
+impl<F, Fut, C, T, E> IdempotentCall<F, Fut, C, E>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, E>>,
@@ -71,7 +74,7 @@ where
     }
 }
 
-impl<F, Fut, C, T, E> Attempt for IdempotentCall<F, Fut, C>
+impl<F, Fut, C, T, E> Attempt for IdempotentCall<F, Fut, C, E>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, E>>,
@@ -102,9 +105,11 @@ where
                 *this.attempts += 1;
                 match command.begin_attempt(*this.attempts, *this.due) {
                     Ok(flight) => this.running.set(Some(Running::start(flight, start))),
+                    // What was refused is only that it is tried again: the answer is why it had to be.
                     Err(refused) => {
                         *this.start = None;
-                        return Poll::Ready(Err((refused.into(), Class::Failure)));
+                        let failed = this.failed.take();
+                        return Poll::Ready(Err(failed.unwrap_or((refused.into(), Class::Failure))));
                     }
                 }
             }
@@ -113,18 +118,25 @@ where
                 return Poll::Pending;
             };
             this.running.set(None);
-            let failed = matches!(answer, Err((_, Class::Failure)));
-            let again = if failed { command.retry_at(*this.attempts, *this.due) } else { None };
-            let Some(again) = again else {
-                *this.start = None;
-                return Poll::Ready(answer);
+            let again = match &answer {
+                Err((_, Class::Failure)) => command.retry_at(*this.attempts, *this.due),
+                _ => None,
             };
-            this.pause.set(again.instant().map(sleep_until));
+            match (again, answer) {
+                (Some(again), Err(failed)) => {
+                    *this.failed = Some(failed);
+                    this.pause.set(again.instant().map(sleep_until));
+                }
+                (_, answer) => {
+                    *this.start = None;
+                    return Poll::Ready(answer);
+                }
+            }
         }
     }
 }
 
-impl<F, Fut, C, T, E> Future for IdempotentCall<F, Fut, C>
+impl<F, Fut, C, T, E> Future for IdempotentCall<F, Fut, C, E>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, E>>,
@@ -137,7 +149,7 @@ where
     }
 }
 
-impl<F, Fut, C> std::fmt::Debug for IdempotentCall<F, Fut, C> {
+impl<F, Fut, C, E> std::fmt::Debug for IdempotentCall<F, Fut, C, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut debug = f.debug_struct("IdempotentCall");
         debug.field("command", &self.command.name()).field("attempts", &self.attempts).finish_non_exhaustive()

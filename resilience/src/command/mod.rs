@@ -86,8 +86,8 @@ impl Command {
     /// Like [`call`](Self::call), for what does no harm if it is done twice: where the policy has a
     /// `retry`, `f` is called again after a failure or a timeout, each time as an attempt of its own that
     /// breaker and limits have to admit and that counts by itself. All attempts together have the
-    /// command's timeout. A refusal of breaker or limits, or an error of class [`Class::Client`], is not
-    /// asked twice.
+    /// command's timeout. An error of class [`Class::Client`] is not asked twice; an attempt that breaker or
+    /// limits refuse is the last, and the answer is then the error of the one before.
     ///
     /// Retries are a part of all calls over ten seconds, the budget, and ten more; between two attempts
     /// there is a random pause of up to 25 ms, doubled each time, at most 250 ms.
@@ -100,17 +100,17 @@ impl Command {
     /// find_user.call_idempotent(move || async { Ok::<_, std::io::Error>(drop(name)) }).await.ok();
     /// # }
     /// ```
-    pub fn call_idempotent<F, Fut>(&self, f: F) -> IdempotentCall<F, Fut, ByError>
+    pub fn call_idempotent<F, Fut, T, E>(&self, f: F) -> IdempotentCall<F, Fut, ByError, E>
     where
         F: FnMut() -> Fut,
-        Fut: Future,
+        Fut: Future<Output = Result<T, E>>,
     {
         IdempotentCall::new(*self, f, ByError)
     }
 
     /// Like [`call_idempotent`](Self::call_idempotent), for an error type that is not
     /// [`Classify`](crate::Classify).
-    pub fn call_idempotent_classified<F, Fut, T, E, C>(&self, f: F, class: C) -> IdempotentCall<F, Fut, C>
+    pub fn call_idempotent_classified<F, Fut, T, E, C>(&self, f: F, class: C) -> IdempotentCall<F, Fut, C, E>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T, E>>,

@@ -59,7 +59,9 @@ impl Registry {
     /// The command of that name.
     pub(crate) fn get_or_add(&self, name: &str, _: &Writing<'_>) -> &'static CommandState {
         let commands = self.commands.load();
-        let full = !commands.outbound.commands.contains_key(name) && commands.states.len() >= MAX_UNKNOWN;
+        let known = |name: &str| commands.outbound.commands.contains_key(name);
+        let unknown = || commands.states.keys().filter(|name| !known(name)).count();
+        let full = !known(name) && unknown() >= MAX_UNKNOWN;
         let name = if full { OTHER } else { name };
         if let Some(state) = commands.states.get(name) {
             return state;

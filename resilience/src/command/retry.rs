@@ -23,6 +23,9 @@ const BASE: Duration = Duration::from_millis(25);
 const MAX_DOUBLINGS: u32 = 4;
 const MAX: Duration = Duration::from_millis(250);
 
+/// By how much a timer may be late.
+const TIMER: Duration = Duration::from_millis(1);
+
 /// The retries of a command, and the calls they are a part of.
 #[derive(Debug)]
 pub(crate) struct Retries {
@@ -46,10 +49,17 @@ impl Retries {
         }
     }
 
-    /// How long to wait before the next attempt, after so many that failed; None: there is none. Threads
-    /// that ask at once may each be given the last of the budget.
-    pub(super) fn again(&self, policy: &RetryPolicy, attempts: u8, now: Tick) -> Option<Duration> {
-        if attempts >= policy.max_attempts.get() {
+    /// How long to wait before the next attempt, after so many that failed and with so much time left; None:
+    /// there is none. Threads that ask at once may each be given the last of the budget.
+    pub(super) fn again(
+        &self,
+        policy: &RetryPolicy,
+        attempts: u8,
+        left: Duration,
+        now: Tick,
+    ) -> Option<Duration> {
+        let pause = pause(attempts, fastrand::f64());
+        if attempts >= policy.max_attempts.get() || pause + TIMER >= left {
             return None;
         }
         let counts = self.window.counts(0, now);
@@ -59,12 +69,7 @@ impl Retries {
         }
         self.window.record(0, Entry { bad: true, slow: false }, now);
         self.made.fetch_add(1, Ordering::Relaxed);
-        Some(pause(attempts, fastrand::f64()))
-    }
-
-    /// The retry was not made after all. Its budget stays spent.
-    pub(super) fn give_back(&self) {
-        self.made.fetch_sub(1, Ordering::Relaxed);
+        Some(pause)
     }
 }
 
@@ -78,6 +83,8 @@ fn pause(attempts: u8, part: f64) -> Duration {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     fn policy(max_attempts: u64, budget_percent: u64) -> RetryPolicy {
         RetryPolicy {
             max_attempts: max_attempts.try_into().unwrap(),
@@ -89,7 +96,7 @@ mod tests {
     #[test]
     fn no_more_attempts_than_declared() {
         let retries = Retries::new();
-        let again = |attempts| retries.again(&policy(3, 100), attempts, Tick(0)).is_some();
+        let again = |attempts| retries.again(&policy(3, 100), attempts, SECOND, Tick(0)).is_some();
         assert_eq!([again(1), again(2), again(3), again(4)], [true, true, false, false]);
     }
 
@@ -97,7 +104,9 @@ mod tests {
     fn retries_are_a_part_of_the_calls_of_ten_seconds() {
         let retries = Retries::new();
         (0..1000).for_each(|_| retries.attempted(1, Tick(0)));
-        let made = |now| (0..500).filter(|_| retries.again(&policy(2, 20), 1, Tick(now)).is_some()).count();
+        let again = |now, left| retries.again(&policy(2, 20), 1, left, Tick(now)).is_some();
+        let made = |now| (0..500).filter(|_| again(now, SECOND)).count();
+        assert!(!(0..500).any(|_| again(0, Duration::from_millis(1))), "no time, and nothing spent");
         assert_eq!(made(0), 210, "20 % and the free ones");
         assert_eq!(retries.over_budget.load(Ordering::Relaxed), 290);
         assert_eq!(made(9_999), 0);

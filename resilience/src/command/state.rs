@@ -73,14 +73,19 @@ impl CommandState {
         self.begin_within(Times { timeout_ms, enclosing: deadline::current() })
     }
 
-    /// Asks for one of several attempts, which must all end by `due`.
+    /// Asks for one of several attempts, which must all end by `due`. Each has what is left of that, or the
+    /// policy's `perTryTimeout`.
     pub(super) fn begin_attempt(&'static self, attempt: u8, due: Now) -> Result<Flight, Refused> {
         let now = self.circuit.clock().now();
         self.retries.attempted(attempt, now.tick());
-        let per_try = self.policy.load().retry.and_then(|retry| retry.per_try_timeout_ms);
-        let per_try = per_try.and_then(|millis| u32::try_from(u64::from(millis)).ok());
-        let timeout_ms = per_try.or(self.circuit.fuse.timeout_ms()).unwrap_or(0);
-        self.begin_within(Times { timeout_ms, enclosing: due })
+        let per_try = self.policy.load().retry.and_then(|retry| retry.per_try_timeout_ms).map(u64::from);
+        let left = (due != Now::NEVER).then(|| due.nanos_since(exact()).div_ceil(1_000_000));
+        if left == Some(0) {
+            return Err(Refused::TooLate);
+        }
+        let timeout = [per_try, left].into_iter().flatten().min().unwrap_or(0);
+        let timeout_ms = u32::try_from(timeout).unwrap_or(u32::MAX);
+        self.begin_within(Times { timeout_ms, enclosing: deadline::current() })
     }
 
     #[inline]
@@ -94,25 +99,19 @@ impl CommandState {
         self.circuit.begin(now, times).map_err(Refused::By)
     }
 
-    /// By when a call that begins now must have ended, however often it is tried.
+    /// By when a call that begins now must have ended by its own timeout, however often it is tried.
     pub(super) fn due(&self) -> Now {
         let timeout = self.circuit.fuse.timeout_ms();
-        let own = timeout.map_or(Now::NEVER, |millis| exact().plus(u64::from(millis) * 1_000_000));
-        own.min(deadline::current())
+        timeout.map_or(Now::NEVER, |millis| exact().plus(u64::from(millis) * 1_000_000))
     }
 
     /// When to try again after so many attempts that failed; None: not at all.
     pub(super) fn retry_at(&self, attempts: u8, due: Now) -> Option<Now> {
         let policy = self.policy.load().retry?;
         let now = exact();
-        let pause = self.retries.again(&policy, attempts, now.tick())?;
-        let at = now.plus(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX));
-        // Timers are rounded up to a millisecond.
-        if at.plus(1_000_000) < due {
-            return Some(at);
-        }
-        self.retries.give_back();
-        None
+        let left = due.min(deadline::current()).since(now);
+        let pause = self.retries.again(&policy, attempts, left, now.tick())?;
+        Some(now.plus(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX)))
     }
 
     /// Whose fault an error is: the policy's lists come before what the error says of itself.

@@ -179,6 +179,10 @@ impl Fuse {
         }
         let mut ticket = if hot.has_breaker() { Ticket::of_closed(self.gate.pass()?) } else { Ticket(0) };
         if let Some(limit) = hot.limit() {
+            // Before a permit is taken that another would miss.
+            if hot.has_rate() && self.rate.is_used_up(now, self.clock.slack()) {
+                return None;
+            }
             if !self.in_flight.acquire(Some(limit)) {
                 return None;
             }
@@ -200,7 +204,8 @@ impl Fuse {
     }
 
     /// Asks for one call: of the breaker, then the limit, then the rate. What refuses takes nothing from
-    /// the others. The second value is the change this made, if any.
+    /// the others, except that a rate whose last call two threads ask for at once has one of them hold a
+    /// permit for an instant. The second value is the change this made, if any.
     pub(crate) fn admit(&self, now: Now) -> Admitted {
         let hot = self.hot();
         let (admission, change) = self.gate.admit(self.terms.load().breaker.as_ref(), now.tick());
@@ -218,7 +223,9 @@ impl Fuse {
 
     fn admit_by_limits(&self, hot: Hot, admission: Option<Admission>, now: Now) -> Admitted {
         let mut ticket = Ticket::new(admission);
-        if let Some(limit) = hot.limit() {
+        // Before a permit is taken that another would miss.
+        let used_up = hot.has_rate() && self.rate.is_used_up(exact(), self.clock.slack());
+        if let Some(limit) = hot.limit().filter(|_| !used_up) {
             if !self.in_flight.acquire(Some(limit)) {
                 return (Err(Refusal::Limit), self.refused(ticket, Refusal::Limit, now));
             }
@@ -271,10 +278,21 @@ impl Fuse {
         told
     }
 
+    /// Tells the breaker of a probe before its call has ended: that is then told no more. Returns the change
+    /// this made, if any.
+    pub(crate) fn decide(&self, ticket: &mut Ticket, settled: Settled, now: Now) -> Option<Change> {
+        let admission = ticket.admission().filter(|admission| admission.probe)?;
+        ticket.0 &= !(Ticket::TOLD | Ticket::PROBE);
+        self.tell_settled(admission, settled, now)
+    }
+
     /// Takes back the permit and tells the breaker. Returns the change this made, if any.
     pub(crate) fn settle(&self, ticket: Ticket, settled: Settled, now: Now) -> Option<Change> {
         self.release(ticket);
-        let admission = ticket.admission()?;
+        self.tell_settled(ticket.admission()?, settled, now)
+    }
+
+    fn tell_settled(&self, admission: Admission, settled: Settled, now: Now) -> Option<Change> {
         let terms = self.terms.load();
         let ended = Ended { verdict: settled.verdict, slow: terms.is_slow(settled.took) };
         self.tell(&terms, admission, ended, now)

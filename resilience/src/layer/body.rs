@@ -65,7 +65,7 @@ impl Ending {
         head_only: bool,
     ) -> Self {
         // A client that closes a long stream has not waited in vain.
-        flight.lift_deadline();
+        flight.answered();
         // A gRPC response ends with its trailers, and has no use for a length.
         let length = match protocol {
             Protocol::Grpc(_) => None,
@@ -82,6 +82,15 @@ impl Ending {
         self.flight.settle(match self.said {
             _ if self.broken => Outcome::Failure,
             _ if unseen => Outcome::Success,
+            said => self.target.outcome(said),
+        });
+    }
+
+    /// The body takes its time.
+    fn go_on(&mut self) {
+        self.flight.hold();
+        self.flight.decide(match self.said {
+            Said::Nothing => Outcome::Success,
             said => self.target.outcome(said),
         });
     }
@@ -105,7 +114,7 @@ impl<R: Body> HttpBody<R> {
         if body.is_end_stream() || ending.left == Some(0) {
             ending.settle();
         } else {
-            ending.flight.hold();
+            ending.go_on();
             this.ending = Some(ending);
         }
         this.served = Some(body);

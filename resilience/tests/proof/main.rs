@@ -15,3 +15,4 @@ mod regressions;
 mod retries;
 mod server_policy;
 mod shadows;
+mod streams;

@@ -77,7 +77,8 @@ impl Programs {
         let mut file = std::ffi::OsString::from("--callgrind-out-file=");
         file.push(self.target.join("callgrind.out"));
         let counted = ["--collect-atstart=no", "--toggle-collect=*measure*counted*"];
-        let valgrind = Exec::new("valgrind").args(["--fair-sched=yes", "--tool=callgrind"]).arg(file).args(counted);
+        let valgrind =
+            Exec::new("valgrind").args(["--fair-sched=yes", "--tool=callgrind"]).arg(file).args(counted);
         valgrind.arg(&self.rust).arg("row").args(row).args(["--iters", calls]).deadline(300).logged(&log)?;
         Ok(std::fs::read_to_string(log)?)
     }
