@@ -64,10 +64,11 @@ impl MethodMatch {
     pub fn matches(&self, http_method: &str, path: &str) -> bool {
         match self {
             Self::Grpc { service, method } => {
-                let Some((s, m)) = path.strip_prefix('/').and_then(|p| p.split_once('/')) else {
-                    return false;
-                };
-                http_method == "POST" && s == service && method.as_ref().is_none_or(|method| m == method)
+                // No name of a service has a slash.
+                let rest = path.strip_prefix('/').and_then(|path| path.strip_prefix(service.as_str()));
+                let named = rest.and_then(|rest| rest.strip_prefix('/'));
+                http_method == "POST"
+                    && named.is_some_and(|named| method.as_ref().is_none_or(|method| named == method))
             }
             Self::Http { method, path_prefix } => {
                 let rest = path.strip_prefix(path_prefix.trim_end_matches('/'));

@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
-use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -61,18 +60,15 @@ impl Ending {
         mut flight: Flight,
         protocol: Protocol,
         target: Target,
-        head: &Parts,
+        said: Said,
+        headers: &HeaderMap,
         head_only: bool,
     ) -> Self {
         // A client that closes a long stream has not waited in vain.
         flight.answered();
         // A gRPC response ends with its trailers, and has no use for a length.
-        let length = match protocol {
-            Protocol::Grpc(_) => None,
-            Protocol::Http => head.headers.get(CONTENT_LENGTH),
-        };
+        let length = (!protocol.is_grpc()).then(|| headers.get(CONTENT_LENGTH)).flatten();
         let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
-        let said = protocol.head(head.status, &head.headers);
         let left = if head_only { Some(0) } else { length };
         Self { flight, protocol, target, said, broken: false, left }
     }

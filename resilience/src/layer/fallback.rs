@@ -47,21 +47,24 @@ impl Ready {
     }
 
     /// The response in place of `instead`, to a request of that protocol; None: it does not fit.
-    pub(super) fn response(&self, protocol: &Protocol, instead: Answer) -> Option<Response<Answered>> {
+    pub(super) fn response(&self, protocol: Protocol, instead: Answer) -> Option<Response<Answered>> {
         let (content_type, answered) = match (self, protocol) {
-            (Self::Grpc(frame), Protocol::Grpc(content_type)) if !protocol.is_web() => {
+            (Self::Grpc(frame), Protocol::Grpc) => {
                 let ok = HeaderMap::from_iter([(
                     http::HeaderName::from_static("grpc-status"),
                     HeaderValue::from_static("0"),
                 )]);
+                let content_type = HeaderValue::from_static("application/grpc");
                 (content_type, Answered { data: Some(frame.clone()), trailers: Some(ok) })
             }
-            (Self::Http(content_type, body), Protocol::Http) => (content_type, Answered::from(body.clone())),
+            (Self::Http(content_type, body), Protocol::Http) => {
+                (content_type.clone(), Answered::from(body.clone()))
+            }
             _ => return None,
         };
         let mut response = Response::new(answered);
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, content_type.clone());
+        headers.insert(CONTENT_TYPE, content_type);
         headers.insert("fusebox-fallback", HeaderValue::from_static("true"));
         headers.insert("fusebox-reason", HeaderValue::from_static(instead.reason()));
         Some(response)

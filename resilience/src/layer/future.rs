@@ -8,7 +8,7 @@ use pin_project_lite::pin_project;
 
 use super::answer::Answer;
 use super::body::{Answered, Ending, HttpBody};
-use super::protocol::Protocol;
+use super::protocol::{Protocol, Said};
 use super::service::Target;
 use crate::flight::Flight;
 use crate::outcome::Outcome;
@@ -23,7 +23,7 @@ pin_project! {
         work: Option<Timed<F>>,
         flight: Option<Flight>,
         answer: Option<Answer>,
-        protocol: Option<Protocol>,
+        protocol: Protocol,
         target: Target,
         head_only: bool,
     }
@@ -32,8 +32,7 @@ pin_project! {
 impl<F> HttpFuture<F> {
     /// An answer without work.
     pub(super) fn answered(answer: Answer, protocol: Protocol, target: Target) -> Self {
-        let (answer, protocol) = (Some(answer), Some(protocol));
-        Self { work: None, flight: None, answer, protocol, target, head_only: false }
+        Self { work: None, flight: None, answer: Some(answer), protocol, target, head_only: false }
     }
 }
 
@@ -47,7 +46,7 @@ impl<F: Future> HttpFuture<F> {
         head_only: bool,
     ) -> Self {
         let work = Some(Timed::new(work));
-        Self { work, flight: Some(flight), answer: None, protocol: Some(protocol), target, head_only }
+        Self { work, flight: Some(flight), answer: None, protocol, target, head_only }
     }
 }
 
@@ -63,43 +62,37 @@ where
         if let (Some(work), Some(flight)) = (this.work.as_mut().as_pin_mut(), this.flight.as_mut()) {
             let Poll::Ready(result) = work.poll_in(cx, flight) else { return Poll::Pending };
             this.work.set(None);
+            let (protocol, target) = (*this.protocol, *this.target);
+            let said = match &result {
+                Ok(Ok(response)) => protocol.head(response.status(), response.headers()),
+                _ => Said::Unknown,
+            };
             // A call that the work makes in turn ends by the same deadline, and tells of that; so does tonic's
             // channel, by a timer of its own for the `grpc-timeout` that we send. What fails from the deadline
             // on is the deadline's doing.
-            let late = match (&result, &*this.protocol) {
-                (Ok(Ok(response)), Some(protocol)) => {
-                    protocol.head(response.status(), response.headers()).is_error() && flight.is_overdue()
-                }
-                (Ok(Err(_)), _) => flight.is_overdue(),
-                _ => false,
-            };
+            let late = said.is_error() && result.is_ok() && flight.is_overdue();
             let result = if late { Err(Elapsed) } else { result };
-            match (result, this.flight.take(), this.protocol.take()) {
-                (Ok(Ok(response)), Some(flight), Some(protocol)) => {
-                    let (head, body) = response.into_parts();
-                    let ending = Ending::new(flight, protocol, *this.target, &head, *this.head_only);
-                    return Poll::Ready(Ok(Response::from_parts(head, HttpBody::served(body, ending))));
+            match (result, this.flight.take()) {
+                (Ok(Ok(response)), Some(flight)) => {
+                    let ending =
+                        Ending::new(flight, protocol, target, said, response.headers(), *this.head_only);
+                    return Poll::Ready(Ok(response.map(|body| HttpBody::served(body, ending))));
                 }
-                (Ok(Err(error)), Some(mut flight), _) => {
+                (Ok(Err(error)), Some(mut flight)) => {
                     flight.settle(Outcome::Failure);
                     return Poll::Ready(Err(error));
                 }
-                (Err(Elapsed), Some(mut flight), protocol) => {
+                (Err(Elapsed), Some(mut flight)) => {
                     flight.settle(Outcome::Timeout);
-                    *this.protocol = protocol;
                     *this.answer = Some(Answer::Timeout);
                 }
-                _ => return Poll::Pending,
+                (_, None) => return Poll::Pending,
             }
         }
-        match (this.answer.take(), this.protocol.take()) {
-            (Some(answer), Some(protocol)) => {
-                let fallback = this.target.fallback(&protocol, answer);
-                let response = fallback.unwrap_or_else(|| answer.response(protocol).map(Answered::from));
-                Poll::Ready(Ok(response.map(HttpBody::answered)))
-            }
-            _ => Poll::Pending,
-        }
+        let Some(answer) = this.answer.take() else { return Poll::Pending };
+        let fallback = this.target.fallback(*this.protocol, answer);
+        let response = fallback.unwrap_or_else(|| answer.response(*this.protocol).map(Answered::from));
+        Poll::Ready(Ok(response.map(HttpBody::answered)))
     }
 }
 

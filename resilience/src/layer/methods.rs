@@ -141,7 +141,7 @@ impl MethodState {
     }
 
     /// What the policy answers in place of an answer of the layer.
-    pub(crate) fn fallback(&self, protocol: &Protocol, instead: Answer) -> Option<Response<Answered>> {
+    pub(crate) fn fallback(&self, protocol: Protocol, instead: Answer) -> Option<Response<Answered>> {
         let response = self.fallback.load().as_ref()?.response(protocol, instead)?;
         self.fallbacks.fetch_add(1, Ordering::Relaxed);
         Some(response)

@@ -8,10 +8,13 @@ use crate::classify::{Class, grpc_code};
 use crate::outcome::Outcome;
 
 /// The protocol of a request, by its content type.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
-    /// gRPC or gRPC-Web; the content type is the answer's too.
-    Grpc(HeaderValue),
+    Grpc,
+    /// gRPC-Web has its trailers in the body, which nobody here reads.
+    GrpcWeb,
+    /// The same, in base64.
+    GrpcWebText,
     /// Everything else.
     Http,
 }
@@ -30,33 +33,49 @@ pub(crate) enum Said {
 impl Protocol {
     /// The protocol of a request with these headers.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        match headers.get(CONTENT_TYPE) {
-            Some(value) if value.as_bytes().starts_with(b"application/grpc") => Self::Grpc(value.clone()),
-            _ => Self::Http,
+        let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        match content_type.strip_prefix(b"application/grpc") {
+            None => Self::Http,
+            Some(rest) if rest.starts_with(b"-web-text") => Self::GrpcWebText,
+            Some(rest) if rest.starts_with(b"-web") => Self::GrpcWeb,
+            Some(_) => Self::Grpc,
         }
     }
 
-    /// gRPC-Web has its trailers in the body, which nobody here reads.
-    pub(crate) fn is_web(&self) -> bool {
-        matches!(self, Self::Grpc(content_type) if content_type.as_bytes().starts_with(b"application/grpc-web"))
+    /// The content type of an answer without a message, whose format is then all the same; None: by the
+    /// answer.
+    pub(crate) const fn content_type(self) -> Option<&'static str> {
+        match self {
+            Self::Grpc => Some("application/grpc"),
+            Self::GrpcWeb => Some("application/grpc-web"),
+            Self::GrpcWebText => Some("application/grpc-web-text"),
+            Self::Http => None,
+        }
+    }
+
+    /// Whether it is gRPC in some form.
+    pub(crate) const fn is_grpc(self) -> bool {
+        !matches!(self, Self::Http)
+    }
+
+    /// Whether it is gRPC-Web.
+    pub(crate) const fn is_web(self) -> bool {
+        matches!(self, Self::GrpcWeb | Self::GrpcWebText)
     }
 
     /// What the head of a response says, valid if nothing later contradicts it.
-    pub(crate) fn head(&self, status: StatusCode, headers: &HeaderMap) -> Said {
+    pub(crate) fn head(self, status: StatusCode, headers: &HeaderMap) -> Said {
         match (self, status.as_u16()) {
             (_, 600..) => Said::Unknown,
             (_, status @ 400..) => Said::Error(ErrorCode::Http(status)),
-            (Self::Grpc(_), _) => grpc_status(headers),
             (Self::Http, _) => Said::Success,
+            _ => grpc_status(headers),
         }
     }
 
     /// What the trailers of a response say.
-    pub(crate) fn trailers(&self, trailers: &HeaderMap) -> Said {
-        match self {
-            Self::Grpc(_) => grpc_status(trailers),
-            Self::Http => Said::Nothing,
-        }
+    pub(crate) fn trailers(self, trailers: &HeaderMap) -> Said {
+        if self.is_grpc() { grpc_status(trailers) } else { Said::Nothing }
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) enum Target {
 
 impl Target {
     /// What the policy answers in place of an answer of the layer.
-    pub(super) fn fallback(self, protocol: &Protocol, answer: Answer) -> Option<Response<Answered>> {
+    pub(super) fn fallback(self, protocol: Protocol, answer: Answer) -> Option<Response<Answered>> {
         match self {
             Self::Method(method) => method.fallback(protocol, answer),
             Self::Command(_) => None,
@@ -105,8 +105,8 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let protocol = Protocol::of(request.headers());
         let (target, flight) = match self.side {
-            Side::Server(methods) => serve(methods, &protocol, &request),
-            Side::Client(command) => (Target::Command(command), send(command, &protocol, &mut request)),
+            Side::Server(methods) => serve(methods, protocol, &request),
+            Side::Client(command) => (Target::Command(command), send(command, protocol, &mut request)),
         };
         match flight {
             Err(answer) => HttpFuture::answered(answer, protocol, target),
@@ -123,16 +123,13 @@ where
 /// Asks for a request that is served.
 fn serve<B>(
     methods: &'static Methods,
-    protocol: &Protocol,
+    protocol: Protocol,
     request: &Request<B>,
 ) -> (Target, Result<Flight, Answer>) {
     let method = methods.find(request.method().as_str(), request.uri().path());
     let circuit = &method.circuit;
     // To any other protocol the header means nothing: a browser may send it along.
-    let caller = match protocol {
-        Protocol::Grpc(_) => deadline::grpc_timeout(request.headers()),
-        Protocol::Http => None,
-    };
+    let caller = protocol.is_grpc().then(|| deadline::grpc_timeout(request.headers())).flatten();
     // Exactly from now: tonic's own timer for it would answer Cancelled. That is set after ours and
     // polled after us, so that ours is always the first to be seen.
     let due = caller.map(from_now);
@@ -149,21 +146,18 @@ fn from_now(timeout: std::time::Duration) -> Now {
 /// Asks for a request that is sent, and tells its deadline.
 fn send<B>(
     command: &'static CommandState,
-    protocol: &Protocol,
+    protocol: Protocol,
     request: &mut Request<B>,
 ) -> Result<Flight, Answer> {
     // A deadline that was set by hand is one too. Exactly from now: tonic's own timer for it answers
     // Cancelled. It is set after ours.
-    let asked = match protocol {
-        Protocol::Grpc(_) => deadline::grpc_timeout(request.headers()),
-        Protocol::Http => None,
-    };
+    let asked = protocol.is_grpc().then(|| deadline::grpc_timeout(request.headers())).flatten();
     let due = asked.map_or(Now::NEVER, from_now);
     let flight = deadline::within(Due::at(due), || command.begin()).map_err(|refused| match refused {
         Refused::By(refusal) => Answer::Refused(refusal),
         Refused::TooLate => Answer::Timeout,
     })?;
-    if let Protocol::Grpc(_) = protocol {
+    if protocol.is_grpc() {
         deadline::within(flight.deadline(), || deadline::set_grpc_timeout(request.headers_mut()));
     }
     Ok(flight)
