@@ -31,6 +31,7 @@ impl Times {
 /// The clock is read exactly when the call first has to wait, not before: its start is then known to a
 /// millisecond or, if it had to wait at once, as exactly as that.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // each is true from some moment on, in any order
 pub(crate) struct Flight {
     circuit: &'static Circuit,
     ticket: Ticket,

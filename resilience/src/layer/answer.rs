@@ -52,23 +52,20 @@ impl Answer {
     /// with `fusebox-reason`, and `retry-after` where that is known.
     pub(crate) fn response(self, protocol: Protocol) -> Response<Bytes> {
         let (reason, message, grpc, status) = self.words();
-        let mut response = match protocol.content_type() {
-            Some(content_type) => {
-                let mut response = Response::new(Bytes::new());
-                let headers = response.headers_mut();
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-                headers.insert("grpc-status", HeaderValue::from_static(grpc));
-                // No character here needs the percent encoding that the protocol asks for.
-                headers.insert("grpc-message", HeaderValue::from_static(message));
-                response
-            }
-            None => {
-                let json = format!(r#"{{"error":"{message}","reason":"{reason}"}}"#);
-                let mut response = Response::new(Bytes::from(json));
-                *response.status_mut() = status;
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                response
-            }
+        let mut response = if let Some(content_type) = protocol.content_type() {
+            let mut response = Response::new(Bytes::new());
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            headers.insert("grpc-status", HeaderValue::from_static(grpc));
+            // No character here needs the percent encoding that the protocol asks for.
+            headers.insert("grpc-message", HeaderValue::from_static(message));
+            response
+        } else {
+            let json = format!(r#"{{"error":"{message}","reason":"{reason}"}}"#);
+            let mut response = Response::new(Bytes::from(json));
+            *response.status_mut() = status;
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response
         };
         let headers = response.headers_mut();
         headers.insert("fusebox-reason", HeaderValue::from_static(reason));
