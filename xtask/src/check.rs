@@ -13,7 +13,7 @@ use crate::{debian, generate, layout};
 const CARGO_DENY: &str = "0.20.2";
 
 /// A workspace of its own, under the same rules.
-const BENCH: &str = "bench/Cargo.toml";
+pub const BENCH: &str = "bench/Cargo.toml";
 
 pub fn run() -> Result<()> {
     let cluster = Cluster::open()?;

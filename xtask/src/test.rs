@@ -74,7 +74,13 @@ fn long(cluster: &Cluster, steps: &mut Steps) -> Result<()> {
     };
     steps.run("loom: every order, at the higher bounds", || run(&["-p", "fusebox-model"]))?;
     eprintln!("random cases of each property without a number of its own: {CASES}");
-    steps.run("random schedules, a hundred times as many", || run(&["--workspace", "--lib"]))
+    steps.run("random schedules, a hundred times as many", || run(&["--workspace", "--lib"]))?;
+    // Here, because it is a workspace of its own, with the peers in it.
+    steps.run("the benchmark's lints", || {
+        let lints =
+            ["clippy", "--manifest-path", check::BENCH, "--all-targets", "--quiet", "--", "-D", "warnings"];
+        cargo(&cluster.places().checkout, &lints)
+    })
 }
 
 fn on_cluster(cluster: &Cluster, steps: &mut Steps) -> Result<()> {
