@@ -44,9 +44,14 @@ async fn trouble_etcd_gone_and_back_empty() -> Result<()> {
     backend(&world, "deployment/etcd", 0).await?;
     resource::until_reason(&world, "user", "Published", "False", Some("EtcdUnavailable")).await?;
     assert_eq!(gateway::greet(&world, "Ada").await?.msg, "Hello, Ada", "instances keep their last policy");
-    let user = resource::api(&world).get("user").await?;
-    let enforced = resource::condition(&user, "Enforced")?;
-    assert_ne!(enforced.status, "True", "nobody can know: {}", enforced.message);
+    // The watch of the reports notices by itself, within the bound of twice a lease.
+    eventually("nobody can know", || async {
+        let user = resource::api(&world).get("user").await?;
+        let enforced = resource::condition(&user, "Enforced")?;
+        ensure!(enforced.status != "True", "{}", enforced.message);
+        Ok::<_, anyhow::Error>(())
+    })
+    .await?;
 
     backend(&world, "deployment/etcd", 1).await?;
     resource::until(&world, "user", "Ready", "True").await?;
