@@ -154,6 +154,24 @@ mod tests {
     }
 
     #[test]
+    fn it_is_used_up_exactly_when_a_call_would_be_refused() {
+        for (taken, slack, late) in
+            [(1, 0, 0), (3, 0, 0), (3, 0, 99), (3, 0, 100), (3, 50, 49), (3, 50, 50), (3, 100, 0)]
+        {
+            let rate = at(10, 3);
+            assert_eq!((0..taken).filter(|_| rate.take(Now(SECOND), 0).is_ok()).count(), taken);
+            let (now, slack) = (Now(SECOND + late * 1_000_000), slack * 1_000_000);
+            let used_up = rate.is_used_up(now, slack);
+            assert_eq!(
+                used_up,
+                rate.take(now, slack).is_err(),
+                "{taken} taken, {late} ms later, slack {slack}"
+            );
+        }
+        assert!(!Rate::default().is_used_up(Now(0), 0));
+    }
+
+    #[test]
     fn without_a_pace_there_is_no_limit() {
         let rate = Rate::default();
         assert!((0..1000).all(|_| rate.take(Now(0), 0).is_ok()));

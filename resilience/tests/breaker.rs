@@ -79,6 +79,22 @@ async fn failures_leave_the_window_with_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn that_old_successes_leave_the_window_opens_nothing_before_the_next_failure() {
+    let (fusebox, c) = fixed(command());
+    for _ in 0..5 {
+        end(c, Ok(1)).await.unwrap();
+    }
+    advance(Duration::from_secs(5)).await;
+    fail(c, 3).await;
+    assert_eq!(state(&fusebox), 0, "3 of 8");
+    advance(Duration::from_secs(6)).await;
+    end(c, Ok(1)).await.unwrap();
+    assert_eq!(state(&fusebox), 0, "3 of 4, but it was a success");
+    fail(c, 1).await;
+    assert_eq!(state(&fusebox), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn timeouts_count_as_failures() {
     let (fusebox, c) = fixed(command());
     for _ in 0..4 {

@@ -258,3 +258,29 @@ impl Gate {
         Some(Change { state: to, at, reason })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_tells_why() {
+        let policy = BreakerPolicy {
+            request_volume_threshold: 1.try_into().unwrap(),
+            sleep_window_ms: 1.try_into().unwrap(),
+            ..BreakerPolicy::default()
+        };
+        let gate = Gate::new(policy.rolling_window_ms.get(), 2);
+        let probe = |now, verdict, slow| {
+            let (admitted, change) = gate.admit(Some(&policy), Tick(now));
+            let settled =
+                gate.settle(Some(&policy), admitted.unwrap().unwrap(), Ended { verdict, slow }, Tick(now));
+            [change, settled].map(|change| change.map(|change| change.reason))
+        };
+        let failed = Reason::Errors { percent: 100, volume: 1 };
+        assert_eq!(probe(0, Verdict::Bad, false), [None, Some(failed)]);
+        assert_eq!(probe(1, Verdict::Bad, true), [Some(Reason::Slept), Some(Reason::ProbeFailed)]);
+        assert_eq!(probe(2, Verdict::Good, true), [Some(Reason::Slept), Some(Reason::ProbeSlow)]);
+        assert_eq!(probe(3, Verdict::Good, false), [Some(Reason::Slept), Some(Reason::Probed(1))]);
+    }
+}
