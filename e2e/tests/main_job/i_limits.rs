@@ -38,6 +38,7 @@ async fn i_a_rate_of_the_service_is_shared_by_its_instances() -> Result<()> {
     assert_eq!(fleet(&world).await?.as_deref(), Some(r#"{"ready":2}"#));
     // Each instance takes up the number by itself, after its policy.
     eventually("both instances share the rate", || async {
+        // Lets the buckets fill up: what is asserted below is how much they let through from full.
         tokio::time::sleep(Duration::from_secs(2)).await;
         let began = Instant::now();
         let (mut passed, mut refused) = (0, 0);

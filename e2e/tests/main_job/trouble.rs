@@ -44,7 +44,7 @@ async fn trouble_etcd_gone_and_back_empty() -> Result<()> {
     backend(&world, "deployment/etcd", 0).await?;
     resource::until_reason(&world, "user", "Published", "False", Some("EtcdUnavailable")).await?;
     assert_eq!(gateway::greet(&world, "Ada").await?.msg, "Hello, Ada", "instances keep their last policy");
-    // The watch of the reports notices by itself, within the bound of twice a lease.
+    // Publishing and the watch of the reports find out separately. How soon is not asserted here.
     eventually("nobody can know", || async {
         let user = resource::api(&world).get("user").await?;
         let enforced = resource::condition(&user, "Enforced")?;
