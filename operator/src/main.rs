@@ -1,24 +1,7 @@
-//! The controller: one `ResilientService` into Consul, Traefik and etcd, and its status back.
-
-mod admin;
-mod app;
-mod claims;
-mod config;
-mod consul;
-mod epoch;
-mod etcd;
-mod gate;
-mod kubernetes;
-mod metrics;
-mod model;
-mod ports;
-mod readiness;
-mod reconcile;
-#[cfg(test)]
-#[allow(clippy::unwrap_in_result, reason = "a world that cannot be locked fails its test")]
-mod world;
+//! The program around the controller.
 
 use clap::Parser;
+use fusebox_operator::{app, config};
 
 #[tokio::main]
 async fn main() -> std::process::ExitCode {

@@ -97,9 +97,26 @@ impl Fusebox {
     #[allow(clippy::unused_async)] // a runtime is needed: background tasks start here
     pub async fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self, crate::EnvError> {
         let settings = crate::env::Settings::read(get)?;
+        let etcd = settings.etcd.clone();
+        Ok(Self::fed(&settings, etcd))
+    }
+
+    /// [`from_variables`](Self::from_variables) over another way to etcd than the one in the variables: for
+    /// simulations.
+    #[cfg(feature = "etcd")]
+    #[doc(hidden)]
+    pub fn linked(
+        get: impl Fn(&str) -> Option<String>,
+        etcd: impl crate::etcd::Link,
+    ) -> Result<Self, crate::EnvError> {
+        Ok(Self::fed(&crate::env::Settings::read(get)?, etcd))
+    }
+
+    #[cfg(feature = "etcd")]
+    fn fed(settings: &crate::env::Settings, etcd: impl crate::etcd::Link) -> Self {
         let mut fusebox = Self::around(Shared::new(Policy::compiled_in(), None));
-        fusebox.feed = Some(Arc::new(crate::feed::Feed::start(&settings, &fusebox.shared)));
-        Ok(fusebox)
+        fusebox.feed = Some(Arc::new(crate::feed::Feed::start(settings, etcd, &fusebox.shared)));
+        fusebox
     }
 
     pub(crate) fn around(shared: Shared) -> Self {

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fusebox::etcd::{Change, Entry, EtcdConfig, Range, follow};
+use fusebox::etcd::{Change, Entry, Link, Range, follow};
 use fusebox_policy::keys::{Ident, Key, Keys};
 use fusebox_policy::wire::Report;
 use futures::{Stream, StreamExt, stream};
@@ -52,8 +52,8 @@ impl Reports {
     }
 
     /// Follows them for ever.
-    pub async fn follow(self, config: EtcdConfig, keys: Keys, changed: mpsc::UnboundedSender<Changed>) {
-        let feed = follow(config, Range::Prefix(format!("{}reports/", keys.prefix())));
+    pub async fn follow(self, etcd: impl Link, keys: Keys, changed: mpsc::UnboundedSender<Changed>) {
+        let feed = follow(etcd, Range::Prefix(format!("{}reports/", keys.prefix())));
         let connected = feed.connected();
         let feed = stream::unfold(feed, async |mut feed| Some((feed.next().await?, feed)));
         self.attend(pin!(feed), connected, &keys, &changed).await;

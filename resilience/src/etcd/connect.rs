@@ -96,16 +96,16 @@ pub async fn connect(config: &EtcdConfig) -> Result<Client, EtcdError> {
             None => tls.with_enabled_roots(),
         });
     }
-    answered("login", Client::connect(&config.endpoints, Some(options))).await
+    answered("login", async { Ok(Client::connect(&config.endpoints, Some(options)).await?) }).await
 }
 
 /// Waits for one answer, at most [`ANSWER`].
 pub(crate) async fn answered<T>(
     what: &'static str,
-    request: impl Future<Output = Result<T, etcd_client::Error>>,
+    request: impl Future<Output = Result<T, EtcdError>>,
 ) -> Result<T, EtcdError> {
     match tokio::time::timeout(ANSWER, request).await {
-        Ok(answer) => Ok(answer?),
+        Ok(answer) => answer,
         Err(_) => Err(EtcdError::Silent { what, after: ANSWER }),
     }
 }

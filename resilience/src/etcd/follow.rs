@@ -18,15 +18,14 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use etcd_client::{
-    Client, EventType, GetOptions, KeyValue, SortOrder, SortTarget, WatchOptions, WatchStream,
-};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::connect::{EtcdConfig, EtcdError, answered, connect};
+use super::connect::{EtcdError, answered};
 use super::delays;
 use super::known::Known;
+use super::link::{Connection, Link, PageRequest, Watch};
+use super::real::key;
 
 /// What to follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +66,17 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The revision it took place at; None of a snapshot.
+    pub fn mod_revision(&self) -> Option<i64> {
+        match self {
+            Self::Snapshot(_) => None,
+            Self::Put { entry, .. } => Some(entry.mod_revision),
+            Self::Delete { mod_revision, .. } => Some(*mod_revision),
+        }
+    }
+}
+
 /// The changes of a range. Dropped, it ends the watch.
 #[derive(Debug)]
 pub struct Follow {
@@ -88,10 +98,10 @@ impl Follow {
 }
 
 /// Follows a range, from now until the result is dropped, in a task of its own. Never gives up.
-pub fn follow(config: EtcdConfig, range: Range) -> Follow {
+pub fn follow(link: impl Link, range: Range) -> Follow {
     let (changes, receiver) = mpsc::channel(64);
     let (is_connected, connected) = watch::channel(false);
-    let mut watcher = Watcher { config, range, known: Known::default(), changes, is_connected };
+    let mut watcher = Watcher { link, range, known: Known::default(), changes, is_connected };
     tokio::spawn(async move {
         let consumer = watcher.changes.clone();
         tokio::select! {
@@ -109,19 +119,18 @@ const QUIET: Duration = Duration::from_secs(4);
 /// A watch that held this long was a good one: the next attempt follows soon.
 const GOOD: Duration = Duration::from_secs(5);
 
-/// How many keys to read at once, and how much they may weigh.
+/// How many keys to read at once.
 const PAGE: i64 = 500;
-const PAGE_BYTES: usize = 256 << 20;
 
-struct Watcher {
-    config: EtcdConfig,
+struct Watcher<L> {
+    link: L,
     range: Range,
     known: Known,
     changes: mpsc::Sender<Change>,
     is_connected: watch::Sender<bool>,
 }
 
-impl Watcher {
+impl<L: Link> Watcher<L> {
     async fn run(&mut self) -> Infallible {
         let mut delay = delays();
         loop {
@@ -139,69 +148,50 @@ impl Watcher {
 
     /// Reads, compares, watches, until something breaks.
     async fn session(&mut self) -> Result<Infallible, EtcdError> {
-        let mut client = connect(&self.config).await?;
-        let (entries, revision) = self.read(&client).await?;
-        let mut stream = self.watch(&mut client, revision).await?;
+        let mut connection = answered("a connection", self.link.open()).await?;
+        let (entries, revision) = self.read(&mut connection).await?;
+        // What was written at that revision comes once more. Watching from the next one would save that, but
+        // while nothing is written to etcd at all it answers no request for progress of a watch from the
+        // future (3.6.14, `progressIfSync`), and its silence would be taken for death.
+        let mut stream = answered("a watch", connection.watch(&self.range, revision)).await?;
         for change in self.known.list(entries, revision) {
             self.tell(change).await?;
         }
         self.is_connected.send_replace(true);
         loop {
-            let response = next(&mut stream).await?;
-            for event in response.events() {
-                let Some(kv) = event.kv().filter(|kv| kv.mod_revision() > revision) else { continue };
-                let change = match event.event_type() {
-                    EventType::Put => put(kv),
-                    EventType::Delete => Change::Delete { key: key(kv), mod_revision: kv.mod_revision() },
-                };
-                self.known.take(&change);
-                self.tell(change).await?;
+            for change in next(&mut stream).await? {
+                if change.mod_revision().is_some_and(|at| at > revision) {
+                    self.known.take(&change);
+                    self.tell(change).await?;
+                }
             }
         }
     }
 
     /// The whole range at one revision.
-    async fn read(&self, client: &Client) -> Result<(BTreeMap<String, Entry>, i64), EtcdError> {
-        let mut kv = client.kv_client().max_decoding_message_size(PAGE_BYTES);
-        let (start, end) = match &self.range {
+    async fn read(
+        &self,
+        connection: &mut L::Connection,
+    ) -> Result<(BTreeMap<String, Entry>, i64), EtcdError> {
+        let (from, end) = match &self.range {
             Range::Key(key) => (key.clone().into_bytes(), None),
             Range::Prefix(prefix) => (prefix.clone().into_bytes(), Some(end_of(prefix))),
         };
-        let (mut entries, mut revision, mut from) = (BTreeMap::new(), 0, start);
+        let mut entries = BTreeMap::new();
+        let mut wanted = PageRequest { from, end, limit: PAGE, revision: 0 };
         loop {
-            let mut options = GetOptions::new()
-                .with_limit(PAGE)
-                .with_sort(SortTarget::Key, SortOrder::Ascend)
-                .with_revision(revision);
-            if let Some(end) = &end {
-                options = options.with_range(end.clone());
+            let page = answered("a read", connection.page(&wanted)).await?;
+            if wanted.revision == 0 {
+                wanted.revision = page.revision;
             }
-            let mut page = answered("a read", kv.get(from.clone(), Some(options))).await?;
-            if revision == 0 {
-                revision = page.header().map_or(0, etcd_client::ResponseHeader::revision);
+            for (bytes, entry) in page.entries {
+                entries.insert(key(&bytes), entry);
+                wanted.from = [&bytes, &b"\0"[..]].concat();
             }
-            let more = page.more();
-            for kv in page.take_kvs() {
-                from = [kv.key(), b"\0"].concat();
-                entries.insert(key(&kv), entry(&kv));
-            }
-            if !more {
-                return Ok((entries, revision));
+            if !page.more {
+                return Ok((entries, wanted.revision));
             }
         }
-    }
-
-    /// Watches from the revision of a reading on; etcd has confirmed it. What was written at that
-    /// revision comes once more. Watching from the next one would save that, but while nothing is
-    /// written to etcd at all it answers no request for progress of a watch from the future (3.6.14,
-    /// `progressIfSync`), and its silence would be taken for death.
-    async fn watch(&self, client: &mut Client, revision: i64) -> Result<WatchStream, EtcdError> {
-        let options = WatchOptions::new().with_start_revision(revision).with_fragment();
-        let (key, options) = match &self.range {
-            Range::Key(key) => (key, options),
-            Range::Prefix(prefix) => (prefix, options.with_prefix()),
-        };
-        answered("a watch", client.watch_client().watch(key.as_str(), Some(options))).await
     }
 
     async fn tell(&self, change: Change) -> Result<(), EtcdError> {
@@ -210,39 +200,19 @@ impl Watcher {
 }
 
 /// The next message of a watch, with or without events.
-async fn next(stream: &mut WatchStream) -> Result<etcd_client::WatchResponse, EtcdError> {
-    let message = match timeout(QUIET, stream.message()).await {
-        Ok(message) => message,
-        // Nothing happens, or nobody is there? An answer to this comes without events.
-        Err(_) => match timeout(QUIET, async { stream.request_progress().await.and(stream.message().await) })
-            .await
-        {
-            Ok(message) => message,
-            Err(_) => return Err(EtcdError::Silent { what: "a watch", after: 2 * QUIET }),
-        },
-    };
-    let Some(response) = message? else { return Err(EtcdError::Ended("the watch ended".to_owned())) };
-    if response.canceled() {
-        let reason = match response.compact_revision() {
-            0 => response.cancel_reason().to_owned(),
-            revision => format!("compacted up to revision {revision}"),
-        };
-        return Err(EtcdError::Ended(reason));
+async fn next(stream: &mut impl Watch) -> Result<Vec<Change>, EtcdError> {
+    if let Ok(message) = timeout(QUIET, stream.message()).await {
+        return message;
     }
-    Ok(response)
-}
-
-fn put(kv: &KeyValue) -> Change {
-    Change::Put { key: key(kv), entry: entry(kv) }
-}
-
-fn entry(kv: &KeyValue) -> Entry {
-    Entry { value: kv.value().to_vec(), mod_revision: kv.mod_revision() }
-}
-
-/// Keys of ours are UTF-8; a foreign one that is not keeps what is readable of it.
-fn key(kv: &KeyValue) -> String {
-    String::from_utf8_lossy(kv.key()).into_owned()
+    // Nothing happens, or nobody is there? An answer to this comes without events.
+    let asked = async {
+        stream.request_progress().await?;
+        stream.message().await
+    };
+    match timeout(QUIET, asked).await {
+        Ok(message) => message,
+        Err(_) => Err(EtcdError::Silent { what: "a watch", after: 2 * QUIET }),
+    }
 }
 
 /// The first key after all that begin with `prefix`: UTF-8 has no byte 0xff, so one more fits.

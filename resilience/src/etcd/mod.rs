@@ -3,10 +3,14 @@
 mod connect;
 mod follow;
 mod known;
+mod link;
+mod real;
 
 pub(crate) use connect::answered;
 pub use connect::{EtcdConfig, EtcdError, connect};
 pub use follow::{Change, Entry, Follow, Range, follow};
+pub use link::{Connection, Lease, Link, Page, PageRequest, Watch};
+pub use real::Granted;
 
 use std::time::Duration;
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use fusebox_policy::wire::Fleet;
 
-use crate::etcd::{Change, EtcdConfig, Range, follow};
+use crate::etcd::{Change, Link, Range, follow};
 use crate::fusebox::Shared;
 
 /// Follows the count for as long as a policy in force needs it. Until the first has come there is one
 /// instance, and each permits the whole rate: a service that starts is not throttled by a guess.
-pub(super) async fn run(etcd: EtcdConfig, key: String, shared: Arc<Shared>) {
+pub(super) async fn run(etcd: impl Link, key: String, shared: Arc<Shared>) {
     let mut applied = shared.applied.subscribe();
     while applied.wait_for(|applied| applied.shares_rates).await.is_ok() {
         let mut counts = follow(etcd.clone(), Range::Key(key.clone()));

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::env::Settings;
-use crate::etcd::{Change, Range, follow};
+use crate::etcd::{Change, Link, Range, follow};
 use crate::fusebox::Shared;
 use apply::apply;
 use reporter::{Reporter, TTL};
@@ -36,15 +36,15 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 impl Feed {
     /// Starts to follow and to report.
-    pub(crate) fn start(settings: &Settings, shared: &Arc<Shared>) -> Self {
+    pub(crate) fn start(settings: &Settings, etcd: impl Link, shared: &Arc<Shared>) -> Self {
         let stop = CancellationToken::new();
         let (first, reported) = watch::channel(false);
         let key = settings.keys.policy(&settings.service);
-        let followed = follow(settings.etcd.clone(), Range::Key(key));
-        let report = Reporter::new(settings, Arc::clone(shared));
+        let followed = follow(etcd.clone(), Range::Key(key));
+        let report = Reporter::new(settings, etcd.clone(), Arc::clone(shared));
         tokio::spawn(report.run(stop.clone(), first));
         let count = settings.keys.fleet(&settings.service);
-        let fleet = fleet::run(settings.etcd.clone(), count, Arc::clone(shared));
+        let fleet = fleet::run(etcd, count, Arc::clone(shared));
         tokio::spawn(stop.clone().run_until_cancelled_owned(fleet));
         let policies = run(followed, reported.clone(), Arc::clone(shared));
         tokio::spawn(stop.clone().run_until_cancelled_owned(policies));

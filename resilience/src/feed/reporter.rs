@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use etcd_client::{Client, KeyValue, LeaseKeepAliveStream, LeaseKeeper, PutOptions};
 use fusebox_policy::wire::Report;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::env::{Identity, Settings};
-use crate::etcd::{EtcdConfig, EtcdError, answered, connect, delays};
+use crate::etcd::{Connection, EtcdError, Lease, Link, answered, delays};
 use crate::fusebox::{Applied, Shared};
 use crate::report::report;
 
@@ -26,8 +25,8 @@ const BEAT: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// One instance's report.
-pub(super) struct Reporter {
-    etcd: EtcdConfig,
+pub(super) struct Reporter<L> {
+    etcd: L,
     key: String,
     identity: Identity,
     /// Made anew at every start.
@@ -35,10 +34,10 @@ pub(super) struct Reporter {
     shared: Arc<Shared>,
 }
 
-impl Reporter {
-    pub(super) fn new(settings: &Settings, shared: Arc<Shared>) -> Self {
+impl<L: Link> Reporter<L> {
+    pub(super) fn new(settings: &Settings, etcd: L, shared: Arc<Shared>) -> Self {
         Self {
-            etcd: settings.etcd.clone(),
+            etcd,
             key: settings.keys.report(&settings.service, &settings.identity.key),
             identity: settings.identity.clone(),
             boot: uuid::Uuid::new_v4().simple().to_string(),
@@ -126,52 +125,42 @@ impl Reporter {
     }
 }
 
-/// A lease and what keeps it.
-struct Session {
-    client: Client,
-    lease: i64,
-    keeper: LeaseKeeper,
-    renewals: LeaseKeepAliveStream,
+/// A connection with a lease.
+struct Session<C: Connection> {
+    connection: C,
+    lease: C::Lease,
 }
 
-impl Session {
-    async fn start(etcd: &EtcdConfig) -> Result<Self, EtcdError> {
-        let mut client = connect(etcd).await?;
-        let ttl = i64::try_from(TTL.as_secs()).unwrap_or(i64::MAX);
-        let lease = answered("a lease", client.lease_grant(ttl, None)).await?.id();
-        let (keeper, renewals) = answered("a lease's renewal", client.lease_keep_alive(lease)).await?;
-        Ok(Self { client, lease, keeper, renewals })
+impl<C: Connection> Session<C> {
+    async fn start<L: Link<Connection = C>>(etcd: &L) -> Result<Self, EtcdError> {
+        let mut connection = answered("a connection", etcd.open()).await?;
+        let lease = answered("a lease", connection.grant(TTL)).await?;
+        Ok(Self { connection, lease })
     }
 
     async fn renew(&mut self) -> Result<(), EtcdError> {
-        let renewal = async {
-            self.keeper.keep_alive().await?;
-            self.renewals.message().await
-        };
-        match answered("a lease's renewal", renewal).await? {
-            Some(renewed) if renewed.ttl() > 0 => Ok(()),
-            _ => Err(EtcdError::Ended("the lease is lost".to_owned())),
+        if answered("a lease's renewal", self.lease.renew()).await? {
+            return Ok(());
         }
+        Err(EtcdError::Ended("the lease is lost".to_owned()))
     }
 
     async fn write(&mut self, key: &str, report: &Report) -> Result<(), EtcdError> {
         let json = serde_json::to_vec(report).map_err(|error| EtcdError::Ended(error.to_string()))?;
-        let options = PutOptions::new().with_lease(self.lease);
-        answered("a report", self.client.put(key, json, Some(options))).await.map(drop)
+        answered("a report", self.connection.put(key, json, self.lease.id())).await
     }
 
-    /// Whether the key has this report under this lease. A linearizable read, so what was written
-    /// before is seen.
+    /// Whether the key has this report under this lease. A consistent read, so what was written before is
+    /// seen.
     async fn holds(&mut self, key: &str, report: &Report) -> Result<bool, EtcdError> {
-        let found = answered("a report's check", self.client.get(key, None)).await?;
-        let ours = |kv: &KeyValue| {
-            let there = serde_json::from_slice::<Report>(kv.value());
-            kv.lease() == self.lease && there.is_ok_and(|there| there == *report)
+        let Some((value, lease)) = answered("a report's check", self.connection.get(key)).await? else {
+            return Ok(false);
         };
-        Ok(found.kvs().first().is_some_and(ours))
+        let there = serde_json::from_slice::<Report>(&value);
+        Ok(lease == self.lease.id() && there.is_ok_and(|there| there == *report))
     }
 
     async fn end(mut self) -> Result<(), EtcdError> {
-        answered("a lease's end", self.client.lease_revoke(self.lease)).await.map(drop)
+        answered("a lease's end", self.connection.revoke(self.lease.id())).await
     }
 }

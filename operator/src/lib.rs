@@ -1,0 +1,21 @@
+//! The controller: one `ResilientService` into Consul, Traefik and etcd, and its status back.
+//!
+//! A library so that simulations can run its parts; nothing of it is an interface for others.
+
+mod admin;
+pub mod app;
+mod claims;
+pub mod config;
+mod consul;
+mod epoch;
+pub mod etcd;
+mod gate;
+mod kubernetes;
+mod metrics;
+pub mod model;
+pub mod ports;
+mod readiness;
+pub mod reconcile;
+#[cfg(test)]
+#[allow(clippy::unwrap_in_result, reason = "a world that cannot be locked fails its test")]
+mod world;
