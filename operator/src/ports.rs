@@ -12,6 +12,7 @@ use fusebox_policy::keys::Ident;
 use fusebox_policy::v1alpha1::{ResilientService, ResilientServiceStatus};
 use fusebox_policy::wire::{Claim, Epoch, Report};
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::model::{Endpoint, Entry, ServiceView};
@@ -158,6 +159,15 @@ impl StoreOp {
     }
 }
 
+/// What the instances of a resource report, by instance: a pod's UID, or an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// Under a living lease.
+    pub live: BTreeMap<String, Report>,
+    /// Reports that ended, as far as this process has seen it, and when.
+    pub ended: BTreeMap<String, Timestamp>,
+}
+
 /// etcd.
 pub trait PolicyStore: EpochStore {
     /// What is published of a resource, and the state of the raw keys it wants.
@@ -171,8 +181,8 @@ pub trait PolicyStore: EpochStore {
         ops: &'a [StoreOp],
     ) -> Answer<'a, Result<(), TxnError>>;
 
-    /// What the instances of a resource report, by instance; None while reports cannot be read.
-    fn reports(&self, of: &Ident) -> Option<BTreeMap<String, Report>>;
+    /// What the instances of a resource report; None while reports cannot be read.
+    fn reports(&self, of: &Ident) -> Option<Reported>;
 }
 
 /// A route object as it is in the cluster.

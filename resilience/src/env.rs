@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) keys: Keys,
     pub(crate) etcd: EtcdConfig,
     pub(crate) identity: Identity,
+    /// Where the last good policy is kept.
+    pub(crate) last_good: Option<PathBuf>,
 }
 
 /// Which instance this process is.
@@ -39,6 +41,7 @@ const ETCD: &str = "FUSEBOX_ETCD";
 const USER: &str = "FUSEBOX_ETCD_USER";
 const PASSWORD_FILE: &str = "FUSEBOX_ETCD_PASSWORD_FILE";
 const CA_FILE: &str = "FUSEBOX_ETCD_CA_FILE";
+const LAST_GOOD: &str = "FUSEBOX_LAST_GOOD";
 
 impl Settings {
     /// Reads the variables that `get` knows; an empty one counts as not set.
@@ -59,8 +62,22 @@ impl Settings {
             let problem = format!("is wrong, {cluster:?} has a slash");
             return Err(EnvError { variable: CLUSTER, problem, fix });
         }
-        Ok(Self { service, keys: Keys::new(&cluster), etcd: etcd(get)?, identity: identity(get)? })
+        let last_good = last_good(get)?;
+        Ok(Self { service, keys: Keys::new(&cluster), etcd: etcd(get)?, identity: identity(get)?, last_good })
     }
+}
+
+fn last_good(get: impl Fn(&'static str) -> Option<String>) -> Result<Option<PathBuf>, EnvError> {
+    let Some(path) = get(LAST_GOOD).map(PathBuf::from) else { return Ok(None) };
+    let folder = path.parent().filter(|folder| folder.is_dir());
+    if path.is_dir() || path.file_name().is_none() || folder.is_none() {
+        return Err(EnvError {
+            variable: LAST_GOOD,
+            problem: format!("is wrong, {} is no file in a folder that exists", path.display()),
+            fix: "name a file on a volume that outlives the process, like an emptyDir",
+        });
+    }
+    Ok(Some(path))
 }
 
 fn etcd(get: impl Fn(&'static str) -> Option<String>) -> Result<EtcdConfig, EnvError> {
@@ -175,6 +192,11 @@ mod tests {
                 "FUSEBOX_ETCD_PASSWORD_FILE is wrong, /none: No such file",
             ),
             (&[(CA_FILE, "/none")], "FUSEBOX_ETCD_CA_FILE is set but FUSEBOX_ETCD has an http URL"),
+            (
+                &[(LAST_GOOD, "/none/policy")],
+                "FUSEBOX_LAST_GOOD is wrong, /none/policy is no file in a folder",
+            ),
+            (&[(LAST_GOOD, "/")], "FUSEBOX_LAST_GOOD is wrong, / is no file in a folder that exists"),
             (&[("POD_UID", "")], "POD_UID is not set, nor is POD_IP: set it from the pod's metadata.uid"),
         ] {
             let error = read(changes).expect_err(message).to_string();

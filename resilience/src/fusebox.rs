@@ -80,13 +80,16 @@ impl Fusebox {
     ///
     /// `FUSEBOX_SERVICE` (`<namespace>/<name>` of the `ResilientService`), `FUSEBOX_CLUSTER` and
     /// `FUSEBOX_ETCD` (URLs separated by commas) are required, and `POD_UID` or `POD_IP`; `POD_NAME`,
-    /// `FUSEBOX_ETCD_USER` with `FUSEBOX_ETCD_PASSWORD_FILE`, and `FUSEBOX_ETCD_CA_FILE` are optional.
+    /// `FUSEBOX_ETCD_USER` with `FUSEBOX_ETCD_PASSWORD_FILE`, and `FUSEBOX_ETCD_CA_FILE` are optional. With
+    /// `FUSEBOX_LAST_GOOD`, a file on a volume that outlives the process, every good policy is kept there, and
+    /// a process that starts while etcd is away starts under it.
     ///
     /// Its user in etcd needs to read its namespace's `policy/` and `fleet/`, and to read and write its
     /// `reports/`.
     ///
     /// Fails for a missing or malformed variable only. Whatever becomes of etcd, the process runs:
-    /// under [`Policy::compiled_in`] until a first policy has come, under the last good one after.
+    /// under the policy of `FUSEBOX_LAST_GOOD` or [`Policy::compiled_in`] until a first one has come, under the
+    /// last good one after.
     #[cfg(feature = "etcd")]
     pub async fn from_env() -> Result<Self, crate::EnvError> {
         Self::from_variables(|variable| std::env::var(variable).ok()).await
@@ -145,6 +148,15 @@ impl Fusebox {
     /// The policy in force; None: the compiled-in default.
     pub fn policy_hash(&self) -> Option<PolicyHash> {
         self.shared.applied.borrow().hash.clone()
+    }
+
+    /// Waits until another policy than the one of this hash is in force, and gives its hash. Of policies that
+    /// follow each other faster than the caller asks it gives the newest.
+    pub async fn policy_other_than(&self, known: Option<&PolicyHash>) -> Option<PolicyHash> {
+        let mut applied = self.shared.applied.subscribe();
+        // The sender lives in self.
+        let other = applied.wait_for(|applied| applied.hash.as_ref() != known).await;
+        other.map_or_else(|_| None, |applied| applied.hash.clone())
     }
 
     /// Puts the requests to this service under policy. The report tells that it was asked for: an

@@ -149,6 +149,32 @@ async fn without_etcd_it_starts_under_the_compiled_in_policy_and_takes_up_the_re
     assert_eq!(fusebox.policy_hash(), Some(hash));
 }
 
+#[tokio::test]
+async fn without_etcd_it_starts_under_the_last_good_policy_of_its_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy");
+    let path = file.to_str().unwrap();
+    let mut etcd = Etcd::start().await;
+    let url = etcd.url();
+    let first = publish(&mut etcd.client().await, 100).await;
+    let before = process(&url, &[("FUSEBOX_LAST_GOOD", path)]).await;
+    runs(&before, &first).await;
+    let second = publish(&mut etcd.client().await, 200).await;
+    runs(&before, &second).await;
+    let kept =
+        |hash: &PolicyHash| std::fs::read_to_string(&file).is_ok_and(|text| text.contains(hash.as_str()));
+    eventually("the newest is on disk", async || kept(&second)).await;
+    etcd.kill().await;
+
+    let after = process(&url, &[("FUSEBOX_LAST_GOOD", path)]).await;
+    assert_eq!(after.policy_hash(), Some(second), "at once");
+    after.ready().await;
+    etcd.run().await;
+    let third = publish(&mut etcd.client().await, 300).await;
+    runs(&after, &third).await;
+    reports(&etcd.client().await, "the newest", |report| report.hash.as_ref() == Some(&third)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_document_is_refused_whole_and_reported_and_a_deleted_one_changes_nothing() {
     let etcd = Etcd::start().await;

@@ -11,14 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use etcd_client::{Client, Compare, CompareOp, GetResponse, Txn, TxnOp, TxnOpResponse};
 use fusebox::etcd::{EtcdConfig, connect};
 use fusebox_policy::keys::{Ident, Keys};
-use fusebox_policy::wire::{Claim, Epoch, Report};
+use fusebox_policy::wire::{Claim, Epoch};
 use tokio::sync::Mutex;
 
 pub use reports::{Changed, Reports};
 
 use crate::gate::Gate;
 use crate::ports::{
-    Answer, EpochStore, Fence, PolicyStore, RawView, StoreOp, StoreView, TxnError, Unavailable,
+    Answer, EpochStore, Fence, PolicyStore, RawView, Reported, StoreOp, StoreView, TxnError, Unavailable,
 };
 
 /// How many raw keys are read at once: two reads each, and etcd takes 128 in a transaction.
@@ -217,7 +217,7 @@ impl PolicyStore for Etcd {
         Box::pin(self.write(fence, claim, ops))
     }
 
-    fn reports(&self, of: &Ident) -> Option<BTreeMap<String, Report>> {
+    fn reports(&self, of: &Ident) -> Option<Reported> {
         self.reports.of(of)
     }
 }

@@ -1,6 +1,6 @@
 //! What the instances report: followed, kept, and told on at most twice a second for each resource.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,15 +9,22 @@ use fusebox::etcd::{Change, Entry, Link, Range, follow};
 use fusebox_policy::keys::{Ident, Key, Keys};
 use fusebox_policy::wire::Report;
 use futures::{Stream, StreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use crate::ports::Reported;
 
 /// The least time between two notices of one resource's reports.
 const PACE: Duration = Duration::from_millis(500);
 /// After this long without etcd the reports are no longer believed: the leases behind them may have ended.
 const STALE: Duration = Duration::from_secs(10);
 
-type All = BTreeMap<Ident, BTreeMap<String, Report>>;
+/// How many ended reports are remembered, and for how long: enough to explain the trouble of a night.
+const ENDED: usize = 10_000;
+const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
+
+type All = BTreeMap<Ident, Reported>;
 
 /// The newest reports.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +33,34 @@ pub struct Reports(Arc<watch::Sender<State>>);
 #[derive(Debug, Default)]
 struct State {
     all: All,
+    /// The ended ones in `all`, oldest first.
+    ended: VecDeque<(Timestamp, Ident, String)>,
     believed: bool,
+}
+
+impl State {
+    /// A report ended.
+    fn end(&mut self, of: &Ident, instance: &str, now: Timestamp) {
+        let Some(reported) = self.all.get_mut(of) else { return };
+        if reported.live.remove(instance).is_none() {
+            return;
+        }
+        reported.ended.insert(instance.to_owned(), now);
+        self.ended.push_back((now, of.clone(), instance.to_owned()));
+        while let Some((at, of, instance)) = self.ended.front()
+            && (self.ended.len() > ENDED || now.duration_since(*at) > REMEMBERED)
+        {
+            if let Some(reported) = self.all.get_mut(of) {
+                if reported.ended.get(instance) == Some(at) {
+                    reported.ended.remove(instance);
+                }
+                if *reported == Reported::default() {
+                    self.all.remove(of);
+                }
+            }
+            self.ended.pop_front();
+        }
+    }
 }
 
 /// Whose reports changed.
@@ -39,8 +73,8 @@ pub enum Changed {
 }
 
 impl Reports {
-    /// A resource's, by instance; None while they cannot be read.
-    pub fn of(&self, of: &Ident) -> Option<BTreeMap<String, Report>> {
+    /// A resource's; None while they cannot be read.
+    pub fn of(&self, of: &Ident) -> Option<Reported> {
         let state = self.0.borrow();
         state.believed.then(|| state.all.get(of).cloned().unwrap_or_default())
     }
@@ -78,7 +112,7 @@ impl Reports {
                 biased;
                 change = feed.next() => {
                     let Some(change) = change else { return };
-                    for changed_one in self.take(keys, change) {
+                    for changed_one in self.take(keys, change, Timestamp::now()) {
                         pace.note(changed_one, Instant::now()).into_iter().for_each(|one| { let _ = changed.send(one); });
                     }
                 }
@@ -101,34 +135,31 @@ impl Reports {
         self.0.send_if_modified(|state| std::mem::replace(&mut state.believed, believed) != believed)
     }
 
-    fn take(&self, keys: &Keys, change: Change) -> Vec<Changed> {
+    fn take(&self, keys: &Keys, change: Change, now: Timestamp) -> Vec<Changed> {
         match change {
             Change::Snapshot(entries) => {
                 let mut all = All::new();
                 for (key, entry) in &entries {
                     if let Some((of, instance, report)) = read(keys, key, entry) {
-                        all.entry(of).or_default().insert(instance, report);
+                        all.entry(of).or_default().live.insert(instance, report);
                     }
                 }
-                self.0.send_replace(State { all, believed: true });
+                self.0.send_replace(State { all, ended: VecDeque::new(), believed: true });
                 vec![Changed::All]
             }
             Change::Put { key, entry } => {
                 let Some((of, instance, report)) = read(keys, &key, &entry) else { return Vec::new() };
                 self.0.send_modify(|state| {
-                    state.all.entry(of.clone()).or_default().insert(instance, report);
+                    let reported = state.all.entry(of.clone()).or_default();
+                    reported.ended.remove(&instance);
+                    reported.live.insert(instance, report);
                 });
                 vec![Changed::One(of)]
             }
             Change::Delete { key, .. } => {
                 let Some(Key::Report(of, instance)) = keys.parse(&key) else { return Vec::new() };
                 self.0.send_modify(|state| {
-                    if let Some(reports) = state.all.get_mut(&of) {
-                        reports.remove(&instance);
-                        if reports.is_empty() {
-                            state.all.remove(&of);
-                        }
-                    }
+                    state.end(&of, &instance, now);
                 });
                 vec![Changed::One(of)]
             }
@@ -193,16 +224,29 @@ mod tests {
     #[test]
     fn reports_come_and_go() {
         let (reports, keys, user) = (Reports::default(), Keys::new("demo"), Ident::new("shop", "user"));
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let take = |change, second| reports.take(&keys, change, at(second));
         assert_eq!(reports.of(&user), None, "not read yet");
-        assert_eq!(reports.take(&keys, Change::Snapshot(BTreeMap::new())), [Changed::All]);
-        assert_eq!(reports.of(&user), Some(BTreeMap::new()));
+        assert_eq!(take(Change::Snapshot(BTreeMap::new()), 1), [Changed::All]);
+        assert_eq!(reports.of(&user), Some(Reported::default()));
         let key = keys.report(&user, "uid-1");
-        assert_eq!(reports.take(&keys, put(&key, REPORT)), [Changed::One(user.clone())]);
-        assert_eq!(reports.of(&user).unwrap()["uid-1"].instance, "user-5");
-        assert!(reports.take(&keys, put(&key, "{")).is_empty(), "an unreadable one is ignored");
-        assert!(reports.take(&keys, put("/fusebox/v1/demo/policy/shop/user", "{}")).is_empty());
-        reports.take(&keys, Change::Delete { key, mod_revision: 2 });
-        assert_eq!(reports.of(&user), Some(BTreeMap::new()));
+        let delete = |key: &str| Change::Delete { key: key.to_owned(), mod_revision: 2 };
+        assert_eq!(take(put(&key, REPORT), 2), [Changed::One(user.clone())]);
+        assert_eq!(reports.of(&user).unwrap().live["uid-1"].instance, "user-5");
+        assert!(take(put(&key, "{"), 3).is_empty(), "an unreadable one is ignored");
+        assert!(take(put("/fusebox/v1/demo/policy/shop/user", "{}"), 3).is_empty());
+        take(delete(&key), 4);
+        let ended = |instance: &str| reports.of(&user).unwrap().ended.get(instance).copied();
+        assert_eq!((ended("uid-1"), reports.of(&user).unwrap().live.len()), (Some(at(4)), 0));
+        take(delete(&key), 5);
+        assert_eq!(ended("uid-1"), Some(at(4)), "it ended once");
+        take(put(&key, REPORT), 6);
+        assert_eq!(ended("uid-1"), None, "it is back");
+        take(delete(&key), 7);
+        let other = keys.report(&user, "uid-2");
+        take(put(&other, REPORT), 3608);
+        take(delete(&other), 3608);
+        assert_eq!((ended("uid-1"), ended("uid-2")), (None, Some(at(3608))), "an hour is remembered");
         reports.believe(false);
         assert_eq!(reports.of(&user), None);
     }
@@ -212,8 +256,8 @@ mod tests {
         for _ in 0..32 {
             let (reports, keys, user) = (Reports::default(), Keys::new("demo"), Ident::new("shop", "user"));
             let key = keys.report(&user, "uid-1");
-            reports.take(&keys, Change::Snapshot(BTreeMap::new()));
-            reports.take(&keys, put(&key, REPORT));
+            reports.take(&keys, Change::Snapshot(BTreeMap::new()), Timestamp::UNIX_EPOCH);
+            reports.take(&keys, put(&key, REPORT), Timestamp::UNIX_EPOCH);
             reports.believe(false);
             let (connect, connected) = watch::channel(false);
             connect.send_replace(true);
@@ -223,7 +267,7 @@ mod tests {
             tokio::spawn(async move { follower.attend(feed, connected, &keys, &changed).await });
             assert_eq!(told.recv().await, Some(Changed::One(user.clone())));
             assert_eq!(told.recv().await, Some(Changed::All));
-            assert_eq!(reports.of(&user), Some(BTreeMap::new()));
+            assert!(reports.of(&user).unwrap().live.is_empty());
             drop(connect);
         }
     }

@@ -50,6 +50,7 @@ pub mod reasons {
     pub const NO_REPORTS: &str = "NoReports";
     pub const APPLYING: &str = "Applying";
     pub const REJECTED: &str = "Rejected";
+    pub const STALE: &str = "Stale";
     pub const NOT_PUBLISHED: &str = "NotPublished";
 
     pub const READY: &str = "Ready";

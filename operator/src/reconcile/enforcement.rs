@@ -8,6 +8,8 @@
 //!
 //! # Caveats
 //! - A report outlives its instance by at most twice the lease's 10 s.
+//! - That an instance stopped reporting is known to the process that saw its report; after a restart of the
+//!   operator it counts as one that never did.
 //! - A library from before reports told of the server layer is believed to have it.
 
 use std::collections::BTreeMap;
@@ -16,11 +18,13 @@ use fusebox_policy::policy::Inbound;
 use fusebox_policy::v1alpha1::{Failure, OpenBreaker, Summary};
 use fusebox_policy::wire::{BreakerState, PolicyDocument, PolicyHash, Report};
 use fusebox_policy::{Policy, merge};
+use jiff::Timestamp;
 
 use super::conditions::reasons;
 use super::observe::Snapshot;
 use super::shadow;
-use super::status::{Verdict, clip};
+use super::status::{Verdict, clip, list};
+use crate::ports::Reported;
 
 /// How many breakers and failures a status names; the schema's own maximum.
 const MAX_LISTED: usize = 16;
@@ -51,6 +55,7 @@ pub struct Enforcement {
     unattached: u32,
     unreadable: bool,
     rejections: Vec<String>,
+    stale: Vec<String>,
     open: BTreeMap<(String, &'static str), u32>,
     shadow: Option<String>,
 }
@@ -85,18 +90,26 @@ impl Enforcement {
     pub fn of(seen: &Snapshot, hash: Option<&str>) -> Self {
         let mut all = Self { unreadable: seen.reports.is_none(), ..Self::default() };
         let layer = needs_server_layer(seen, hash);
-        let none = BTreeMap::new();
-        let reports = seen.reports.as_ref().unwrap_or(&none);
+        let none = Reported::default();
+        let Reported { live: reports, ended } = seen.reports.as_ref().unwrap_or(&none);
         for endpoint in seen.endpoints.iter().filter(|endpoint| endpoint.ready) {
             all.ready += 1;
-            all.instance(&endpoint.display, reports.get(&endpoint.instance), hash, layer);
+            match (reports.get(&endpoint.instance), ended.get(&endpoint.instance)) {
+                (Some(report), _) => all.instance(&endpoint.display, report, hash, layer),
+                (None, Some(at)) => all.is_stale(&endpoint.display, *at),
+                (None, None) => all.fail(
+                    &endpoint.display,
+                    "NoReport",
+                    "ready, but does not report: is it built with the fusebox library and can it reach etcd?",
+                ),
+            }
         }
         for report in reports.values() {
             all.breakers_of(report);
         }
         let same = |report: &&Report| hash.is_some() && report.hash.as_ref().map(PolicyHash::as_str) == hash;
         all.shadow = shadow::summary(reports.values().filter(same).flat_map(|report| &report.shadow));
-        if all.reporting == 0 {
+        if all.reporting == 0 && all.stale.is_empty() {
             // A service without the library: one condition says it, not a line for each instance.
             all.failures.clear();
         }
@@ -107,24 +120,31 @@ impl Enforcement {
         all
     }
 
-    fn instance(&mut self, name: &str, report: Option<&Report>, hash: Option<&str>, layer: bool) {
-        let mut fail = |reason: &str, message: String| {
-            self.failures.push(Failure {
-                instance: name.to_owned(),
-                reason: reason.to_owned(),
-                message: clip(message),
-            });
-        };
-        let Some(report) = report else {
-            return fail(
-                "NoReport",
-                "ready, but does not report: is it built with the fusebox library and can it reach etcd?"
-                    .into(),
-            );
-        };
+    fn fail(&mut self, instance: &str, reason: &str, message: impl Into<String>) {
+        self.failures.push(Failure {
+            instance: instance.to_owned(),
+            reason: reason.to_owned(),
+            message: clip(message.into()),
+        });
+    }
+
+    fn is_stale(&mut self, name: &str, since: Timestamp) {
+        self.stale.push(name.to_owned());
+        self.fail(
+            name,
+            reasons::STALE,
+            format!(
+                "ready, but its report ended at {since:.0}: does the process hang, or can it not reach etcd? It may \
+                 run any policy"
+            ),
+        );
+    }
+
+    fn instance(&mut self, name: &str, report: &Report, hash: Option<&str>, layer: bool) {
         self.reporting += 1;
         for command in &report.unknown_commands {
-            fail(
+            self.fail(
+                name,
                 "UnknownCommand",
                 format!(
                     "the code calls the command {command}, which no policy names: it runs with the section's \
@@ -136,12 +156,12 @@ impl Enforcement {
         if running.is_some() && running == hash {
             if layer && report.server_layer == Some(false) {
                 self.unattached += 1;
-                return fail(
+                return self.fail(
+                    name,
                     NOT_ATTACHED,
                     "runs the published policy, but its code has not attached the server layer, so nothing \
                      enforces spec.inbound: add .layer(fusebox.server_layer()) to its server, or remove \
-                     spec.inbound"
-                        .into(),
+                     spec.inbound",
                 );
             }
             self.enforcing += 1;
@@ -153,10 +173,11 @@ impl Enforcement {
         if let Some(refused) = refused {
             self.rejecting += 1;
             self.rejections.push(format!("{name}: {}", refused.reason));
-            fail("Rejected", refused.reason.clone());
+            self.fail(name, reasons::REJECTED, refused.reason.clone());
         } else {
             let running = running.unwrap_or("the compiled-in default");
-            fail("Applying", format!("runs {running}, not {}", hash.unwrap_or("a published policy")));
+            let wanted = hash.unwrap_or("a published policy");
+            self.fail(name, reasons::APPLYING, format!("runs {running}, not {wanted}"));
         }
     }
 
@@ -204,6 +225,17 @@ impl Enforcement {
                     "{counted} ready instances run the published policy; {} refuse it and keep the last good \
                      one: {first}",
                     self.rejecting
+                ),
+            );
+        }
+        if !self.stale.is_empty() {
+            return Verdict::no(
+                reasons::STALE,
+                format!(
+                    "{counted} ready instances run the published policy; {} stopped reporting, so it is not known \
+                     what they run: {}",
+                    self.stale.len(),
+                    list(&self.stale)
                 ),
             );
         }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use fusebox_policy::keys::Ident;
 use fusebox_policy::v1alpha1::ResilientService;
-use fusebox_policy::wire::Report;
 use kube::ResourceExt;
 
 use super::Context;
 use crate::claims::{self, Lost};
 use crate::model::{self, Endpoint, ServiceView, mark};
-use crate::ports::{NodeView, Owner, RouteError, RouteView, StoreView, Unavailable};
+use crate::ports::{NodeView, Owner, Reported, RouteError, RouteView, StoreView, Unavailable};
 
 /// The suffixes of a resource's two route objects, one per entry point.
 pub const ROUTES: [&str; 2] = ["plain", "tls"];
@@ -38,7 +37,7 @@ pub struct Snapshot {
     /// The instances of each Service that its Consul entries came from.
     pub sources: BTreeMap<String, Vec<Endpoint>>,
     /// What they report; None while reports cannot be read.
-    pub reports: Option<BTreeMap<String, Report>>,
+    pub reports: Option<Reported>,
     /// Its catalog node.
     pub catalog: Result<NodeView, Unavailable>,
     /// What etcd holds of it.

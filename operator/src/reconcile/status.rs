@@ -211,7 +211,8 @@ fn routed(seen: &Snapshot, desired: &Desired, applied: &Applied, old: &Resilient
     })
 }
 
-fn list(of: &[String]) -> String {
+/// The first few, and how many more.
+pub fn list(of: &[String]) -> String {
     const SHOWN: usize = 4;
     let more = of.len().saturating_sub(SHOWN);
     let shown = of[..of.len() - more].join(", ");

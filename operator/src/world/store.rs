@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fusebox_policy::keys::{Ident, Keys};
-use fusebox_policy::wire::{Claim, Epoch, Report};
+use fusebox_policy::wire::{Claim, Epoch};
 use tokio::sync::Mutex;
 
 use super::{Crash, EpochWorld, Faults};
 use crate::ports::{
-    Answer, EpochStore, Fence, PolicyStore, RawView, StoreOp, StoreView, TxnError, Unavailable,
+    Answer, EpochStore, Fence, PolicyStore, RawView, Reported, StoreOp, StoreView, TxnError, Unavailable,
 };
 
 /// Keys and values.
@@ -22,7 +22,7 @@ pub struct StoreWorld {
     /// Everything else.
     pub keys: Mutex<BTreeMap<String, String>>,
     /// What instances report, by resource and instance.
-    pub reports: Mutex<BTreeMap<Ident, BTreeMap<String, Report>>>,
+    pub reports: Mutex<BTreeMap<Ident, Reported>>,
     schema: Keys,
 }
 
@@ -138,7 +138,7 @@ impl PolicyStore for StoreWorld {
         })
     }
 
-    fn reports(&self, of: &Ident) -> Option<BTreeMap<String, Report>> {
+    fn reports(&self, of: &Ident) -> Option<Reported> {
         self.faults.read().ok()?;
         Some(self.reports.try_lock().unwrap().get(of).cloned().unwrap_or_default())
     }

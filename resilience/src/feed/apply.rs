@@ -8,8 +8,8 @@ use crate::fusebox::Shared;
 use crate::layer::fallback;
 
 /// Puts a document in force, or refuses it whole: then the last good policy stays and the refusal is
-/// reported until another document comes.
-pub(super) fn apply(shared: &Shared, bytes: &[u8]) {
+/// reported until another document comes. Whether it is in force.
+pub(super) fn apply(shared: &Shared, bytes: &[u8]) -> bool {
     let read = PolicyDocument::from_json(bytes).map_err(|refused| refused.to_string());
     let checked = read.and_then(|document| {
         let wrong = fallback::violations(&document.policy().inbound, &shared.methods.descriptors);
@@ -25,12 +25,14 @@ pub(super) fn apply(shared: &Shared, bytes: &[u8]) {
                 tracing::info!(hash = %document.hash, "policy in force");
                 shared.apply(&document.policy(), document.hash);
             }
+            true
         }
         Err(refused) => {
             let reason = clip(refused);
             tracing::error!(%reason, "policy document refused: what is in force stays");
             shared.counts.refused.fetch_add(1, Ordering::Relaxed);
             shared.refuse(Some(Rejected { hash: claimed_hash(bytes), reason }));
+            false
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Policies from etcd and reports to it.
 //!
 //! Two tasks, each with a connection of its own: one follows the policy's key, one keeps the
-//! report; a third follows the number of instances where the policy shares a rate among them. The first report of a process is written before its first policy is applied, so that no
-//! report of a process before it, in the same pod, stands for the policy of this one.
+//! report; a third follows the number of instances where the policy shares a rate among them. The first report
+//! of a process is written before its first policy of etcd is applied, so that no report of a process before it,
+//! in the same pod, stands for the policy of this one. A policy from disk is in force before: it is the last one
+//! of that process.
 
 mod apply;
 mod fleet;
+mod last_good;
 mod reporter;
 
 use std::sync::Arc;
@@ -20,6 +23,7 @@ use crate::env::Settings;
 use crate::etcd::{Change, Link, Range, follow};
 use crate::fusebox::Shared;
 use apply::apply;
+use last_good::LastGood;
 use reporter::{Reporter, TTL};
 
 /// What works for a [`Fusebox`](crate::Fusebox) in the background, until it is shut down or the
@@ -38,6 +42,11 @@ impl Feed {
     /// Starts to follow and to report.
     pub(crate) fn start(settings: &Settings, etcd: impl Link, shared: &Arc<Shared>) -> Self {
         let stop = CancellationToken::new();
+        let (good, kept) = watch::channel(None);
+        if let Some(file) = LastGood::of(settings) {
+            file.apply(shared);
+            tokio::spawn(stop.clone().run_until_cancelled_owned(file.keep(kept)));
+        }
         let (first, reported) = watch::channel(false);
         let key = settings.keys.policy(&settings.service);
         let followed = follow(etcd.clone(), Range::Key(key));
@@ -46,7 +55,7 @@ impl Feed {
         let count = settings.keys.fleet(&settings.service);
         let fleet = fleet::run(etcd, count, Arc::clone(shared));
         tokio::spawn(stop.clone().run_until_cancelled_owned(fleet));
-        let policies = run(followed, reported.clone(), Arc::clone(shared));
+        let policies = run(followed, reported.clone(), Arc::clone(shared), good);
         tokio::spawn(stop.clone().run_until_cancelled_owned(policies));
         Self { stop, reported }
     }
@@ -63,7 +72,12 @@ impl Feed {
 }
 
 /// Puts policies in force as they come.
-async fn run(mut policies: crate::etcd::Follow, mut reported: watch::Receiver<bool>, shared: Arc<Shared>) {
+async fn run(
+    mut policies: crate::etcd::Follow,
+    mut reported: watch::Receiver<bool>,
+    shared: Arc<Shared>,
+    good: watch::Sender<Option<Arc<Vec<u8>>>>,
+) {
     // A report of before, if it could not be replaced, has ended by then with its lease.
     let _ = timeout(2 * TTL, reported.wait_for(|reported| *reported)).await;
     let mut connected = policies.connected();
@@ -72,11 +86,11 @@ async fn run(mut policies: crate::etcd::Follow, mut reported: watch::Receiver<bo
         shared.counts.connected.store(u64::from(*connected.borrow_and_update()), Ordering::Relaxed);
         tokio::select! {
             change = policies.next() => match change {
-                Some(change) => newest = take(&shared, change),
+                Some(change) => newest = take(&shared, change, &good),
                 None => return,
             },
-            () = shared.registered.notified() => if let Some(document) = &newest {
-                apply(&shared, document);
+            () = shared.registered.notified() => if let Some(document) = &newest && apply(&shared, document) {
+                good.send_replace(Some(Arc::clone(document)));
             },
             Ok(()) = connected.changed() => {}
         }
@@ -84,16 +98,19 @@ async fn run(mut policies: crate::etcd::Follow, mut reported: watch::Receiver<bo
 }
 
 /// The newest document, if there is one.
-fn take(shared: &Shared, change: Change) -> Option<Vec<u8>> {
+fn take(shared: &Shared, change: Change, good: &watch::Sender<Option<Arc<Vec<u8>>>>) -> Option<Arc<Vec<u8>>> {
     let document = match change {
         Change::Snapshot(entries) => entries.into_values().next(),
         Change::Put { entry, .. } => Some(entry),
         Change::Delete { .. } => None,
     };
-    if let Some(entry) = &document {
-        apply(shared, &entry.value);
-    } else {
+    let Some(entry) = document else {
         tracing::warn!("there is no policy in etcd: what is in force stays");
+        return None;
+    };
+    let document = Arc::new(entry.value);
+    if apply(shared, &document) {
+        good.send_replace(Some(Arc::clone(&document)));
     }
-    document.map(|entry| entry.value)
+    Some(document)
 }

@@ -200,7 +200,16 @@ impl Scene {
         };
         change(&mut report);
         let mut all = self.store.reports.try_lock().unwrap();
-        all.entry(of.clone()).or_default().insert(format!("uid-{instance}"), report);
+        all.entry(of.clone()).or_default().live.insert(format!("uid-{instance}"), report);
+    }
+
+    /// The lease of an instance's report ends.
+    pub fn report_ends(&self, of: &Ident, instance: &str) {
+        let mut all = self.store.reports.try_lock().unwrap();
+        let reported = all.entry(of.clone()).or_default();
+        let instance = format!("uid-{instance}");
+        reported.live.remove(&instance);
+        reported.ended.insert(instance, Timestamp::from_second(1600).unwrap());
     }
 
     /// Things of others in every backend, some of them on our own node.

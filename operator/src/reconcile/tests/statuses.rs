@@ -49,6 +49,32 @@ async fn enforced_means_every_ready_instance_reported_the_published_hash() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_instance_that_stopped_reporting_is_stale_until_it_reports_again() {
+    let scene = published(&[("a", true), ("b", true)]).await;
+    scene.report(&user(), "a", true, |_| {});
+    scene.report(&user(), "b", true, |_| {});
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "True/Enforced");
+
+    scene.report_ends(&user(), "a");
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "False/Stale");
+    let message = scene.condition(&user(), "Enforced").message;
+    assert!(message.starts_with("1/2") && message.ends_with("what they run: a"), "{message}");
+    let failures = scene.get(&user()).unwrap().status.unwrap().failures;
+    assert!(failures[0].message.contains("its report ended at 1970-01-01T00:26:40Z"), "{failures:?}");
+
+    scene.report_ends(&user(), "b");
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "False/Stale", "all of them, and they did report once");
+
+    scene.scale(&[("a", false), ("b", true)]);
+    scene.report(&user(), "b", true, |_| {});
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "True/Enforced", "one that is not ready does not count");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_compiled_in_default_is_not_enforced() {
     let scene = published(&[("a", true)]).await;
     scene.report(&user(), "a", false, |_| {});

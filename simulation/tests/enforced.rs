@@ -1,0 +1,55 @@
+//! Enforced is never True beside another policy for longer than the bound, under any schedule; and all heals.
+
+use std::num::NonZero;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fusebox_simulation::play::{Outcome, play};
+use fusebox_simulation::schedule::{Place, Schedule};
+
+/// How many schedules; ten times as many with `FUSEBOX_LONG=1`.
+const SCHEDULES: u64 = 10_000;
+
+fn run(seed: u64) -> Result<Outcome, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.map_err(|error| error.to_string())?.block_on(play(Schedule::new(seed, Place::OwnEtcd)))
+}
+
+/// A seed of `FUSEBOX_SEED` alone is played again.
+#[test]
+fn enforced_is_true_only_if_every_ready_instance_runs_the_policy() {
+    if let Ok(seed) = std::env::var("FUSEBOX_SEED") {
+        println!("{:?}", run(seed.parse().unwrap()).unwrap_or_else(|error| panic!("{error}")));
+        return;
+    }
+    let most = if std::env::var_os("FUSEBOX_LONG").is_some() { 10 * SCHEDULES } else { SCHEDULES };
+    let next = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism().map_or(2, NonZero::get);
+    let worst = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut worst = (Duration::ZERO, Duration::ZERO);
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= most {
+                            return worst;
+                        }
+                        let outcome = run(seed).unwrap_or_else(|error| {
+                            next.store(most, Ordering::Relaxed);
+                            panic!("{error}")
+                        });
+                        worst = (worst.0.max(outcome.worst), worst.1.max(outcome.healed));
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)))
+    });
+    let (worst, healed) = worst.unwrap();
+    println!(
+        "{most} schedules: Enforced was True beside another policy for at most {worst:?} (bound 20 s); all well \
+         again after at most {healed:?}"
+    );
+    assert!(worst > Duration::from_secs(1), "schedules that never come near the bound prove nothing");
+}
