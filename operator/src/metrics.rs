@@ -1,6 +1,7 @@
 //! What Prometheus reads.
 
 use fusebox_policy::keys::Ident;
+use fusebox_policy::v1alpha1::ResilientServiceStatus;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -9,6 +10,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use std::time::Duration;
+
+use crate::reconcile::conditions::types;
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -72,11 +75,23 @@ struct ByBackend {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByResource {
+struct ByState {
     namespace: String,
     name: String,
     state: &'static str,
 }
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByStatus {
+    namespace: String,
+    name: String,
+    status: &'static str,
+}
+
+/// What [`ByState`] tells apart.
+const STATES: [&str; 3] = ["ready", "enforcing", "rejecting"];
+/// What [`ByStatus`] tells apart.
+const STATUSES: [&str; 3] = ["True", "False", "Unknown"];
 
 /// All metrics.
 #[derive(Debug)]
@@ -86,7 +101,9 @@ pub struct Metrics {
     duration: Histogram,
     effects: Family<ByEffect, Counter>,
     errors: Family<ByBackend, Counter>,
-    enforcement: Family<ByResource, Gauge>,
+    instances: Family<ByState, Gauge>,
+    enforced: Family<ByStatus, Gauge>,
+    propagation: Histogram,
 }
 
 impl Default for Metrics {
@@ -99,7 +116,11 @@ impl Default for Metrics {
             ]),
             effects: Family::default(),
             errors: Family::default(),
-            enforcement: Family::default(),
+            instances: Family::default(),
+            enforced: Family::default(),
+            propagation: Histogram::new([
+                0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0, 300.0,
+            ]),
             registry: Registry::default(),
         };
         registry.register(
@@ -120,9 +141,20 @@ impl Default for Metrics {
             metrics.errors.clone(),
         );
         registry.register(
-            "fusebox_enforcement",
+            "fusebox_enforcement_instances",
             "Instances of a ResilientService: ready, enforcing the published policy, rejecting it",
-            metrics.enforcement.clone(),
+            metrics.instances.clone(),
+        );
+        registry.register(
+            "fusebox_enforcement_status",
+            "The condition Enforced of a ResilientService: 1 for the status it has",
+            metrics.enforced.clone(),
+        );
+        registry.register_with_unit(
+            "fusebox_enforcement_propagation",
+            "From the first sight of a changed policy to the last ready instance's report that it runs it",
+            Unit::Seconds,
+            metrics.propagation.clone(),
         );
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("fusebox_build", "The version of this program", build);
@@ -147,22 +179,32 @@ impl Metrics {
         self.errors.get_or_create(&ByBackend { backend }).inc();
     }
 
-    /// What the instances of a resource do.
-    pub fn enforcement(&self, of: &Ident, ready: u32, enforcing: u32, rejecting: u32) {
-        for (state, value) in [("ready", ready), ("enforcing", enforcing), ("rejecting", rejecting)] {
-            self.enforcement.get_or_create(&Self::label(of, state)).set(value.into());
+    /// What the instances of a resource do, as its status says.
+    pub fn enforcement(&self, of: &Ident, status: &ResilientServiceStatus) {
+        let counts = status.instances.clone().unwrap_or_default();
+        for (state, value) in STATES.into_iter().zip([counts.ready, counts.enforcing, counts.rejecting]) {
+            self.instances.get_or_create(&by_state(of, state)).set(value.into());
         }
+        let enforced = status.conditions.iter().find(|condition| condition.type_ == types::ENFORCED);
+        for status in STATUSES {
+            let is_so = enforced.is_some_and(|condition| condition.status == status);
+            self.enforced.get_or_create(&by_status(of, status)).set(is_so.into());
+        }
+    }
+
+    /// A changed policy came into force in every ready instance.
+    pub fn propagated(&self, took: Duration) {
+        self.propagation.observe(took.as_secs_f64());
     }
 
     /// A resource is gone.
     pub fn forget(&self, of: &Ident) {
-        for state in ["ready", "enforcing", "rejecting"] {
-            self.enforcement.remove(&Self::label(of, state));
+        for state in STATES {
+            self.instances.remove(&by_state(of, state));
         }
-    }
-
-    fn label(of: &Ident, state: &'static str) -> ByResource {
-        ByResource { namespace: of.namespace.clone(), name: of.name.clone(), state }
+        for status in STATUSES {
+            self.enforced.remove(&by_status(of, status));
+        }
     }
 
     /// The text that Prometheus reads.
@@ -174,8 +216,21 @@ impl Metrics {
     }
 }
 
+fn by_state(of: &Ident, state: &'static str) -> ByState {
+    ByState { namespace: of.namespace.clone(), name: of.name.clone(), state }
+}
+
+fn by_status(of: &Ident, status: &'static str) -> ByStatus {
+    ByStatus { namespace: of.namespace.clone(), name: of.name.clone(), status }
+}
+
 #[cfg(test)]
 mod tests {
+    use fusebox_policy::v1alpha1::Instances;
+
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
     use super::*;
 
     #[test]
@@ -185,19 +240,35 @@ mod tests {
         metrics.reconciled(Outcome::converged, Duration::from_millis(3));
         metrics.effect(EffectKind::Catalog, EffectResult::Done);
         metrics.backend_error(Backend::Etcd);
-        metrics.enforcement(&of, 8, 7, 1);
+        let status = ResilientServiceStatus {
+            conditions: vec![Condition {
+                type_: types::ENFORCED.into(),
+                status: "False".into(),
+                reason: "Rejected".into(),
+                message: String::new(),
+                observed_generation: Some(1),
+                last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            }],
+            instances: Some(Instances { ready: 8, enforcing: 7, rejecting: 1 }),
+            ..ResilientServiceStatus::default()
+        };
+        metrics.enforcement(&of, &status);
+        metrics.propagated(Duration::from_millis(40));
         let text = metrics.encode();
         for line in [
             r#"fusebox_reconciles_total{result="converged"} 1"#,
             "fusebox_reconcile_duration_seconds_count 1",
             r#"fusebox_effects_total{kind="Catalog",result="Done"} 1"#,
             r#"fusebox_backend_errors_total{backend="Etcd"} 1"#,
-            r#"fusebox_enforcement{namespace="shop",name="user",state="enforcing"} 7"#,
+            r#"fusebox_enforcement_instances{namespace="shop",name="user",state="enforcing"} 7"#,
+            r#"fusebox_enforcement_status{namespace="shop",name="user",status="False"} 1"#,
+            r#"fusebox_enforcement_status{namespace="shop",name="user",status="True"} 0"#,
+            r#"fusebox_enforcement_propagation_seconds_bucket{le="0.05"} 1"#,
             "fusebox_build_info{version=",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
         metrics.forget(&of);
-        assert!(!metrics.encode().contains("fusebox_enforcement{"));
+        assert!(!metrics.encode().contains(r#"name="user""#));
     }
 }

@@ -7,9 +7,13 @@
 #![allow(clippy::disallowed_types, reason = "locks of a world in memory, never across an await")]
 
 pub mod etcd;
+pub mod memory;
 pub mod operator;
 pub mod oracle;
 pub mod play;
 pub mod policies;
+pub mod processes;
+pub mod proxy;
 pub mod schedule;
+pub mod stage;
 pub mod wire;

@@ -10,15 +10,14 @@ use fusebox_operator::model::Endpoint;
 use fusebox_operator::ports::{NodeView, StoreView, Unavailable};
 use fusebox_operator::reconcile::enforcement::{Enforcement, published};
 use fusebox_operator::reconcile::observe::Snapshot;
-use fusebox_policy::keys::Ident;
+use fusebox_policy::keys::{Ident, Keys};
 use fusebox_policy::v1alpha1::{ResilientService, ResilientServiceSpec, ResilientServiceStatus};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::policies::{document, keys};
-use crate::wire::{Life, Session, Wire};
+use crate::policies::document;
 
 /// What the operator sees of Kubernetes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,35 +40,35 @@ pub struct Told {
     policy_hash: Option<String>,
 }
 
+/// The way to the published policy.
+pub trait Store: Send + 'static {
+    /// The document that is there.
+    fn read(&mut self, of: &Ident) -> impl Future<Output = Result<Option<String>, Unavailable>> + Send;
+    /// Writes it; false: another process is the writer.
+    fn publish(&mut self, of: &Ident, json: &str) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+}
+
 /// A process.
-#[derive(Debug)]
 pub struct Operator {
     tasks: [JoinHandle<()>; 2],
-    wire: Wire,
+    ends: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Operator {
-    /// Starts one, over this wire.
+    /// Starts one.
     pub fn start(
         of: &Ident,
-        wire: Wire,
+        keys: Keys,
+        link: impl Link,
+        store: impl Store,
         cluster: watch::Receiver<Cluster>,
-        told: Arc<watch::Sender<Told>>,
+        told: watch::Sender<Told>,
     ) -> Self {
         let reports = Reports::default();
         let (wake, mut woken) = mpsc::unbounded_channel();
-        let follow = tokio::spawn(reports.clone().follow(wire.clone(), keys(), wake));
-        let work = Work {
-            of: of.clone(),
-            wire: wire.clone(),
-            connection: None,
-            epoch: None,
-            reports,
-            told,
-            cluster,
-        };
+        let follow = tokio::spawn(reports.clone().follow(link, keys, wake));
+        let mut work = Work { of: of.clone(), store, reports, told, cluster };
         let passes = tokio::spawn(async move {
-            let mut work = work;
             loop {
                 let next = work.pass().await;
                 tokio::select! {
@@ -79,12 +78,18 @@ impl Operator {
                 }
             }
         });
-        Self { tasks: [follow, passes], wire }
+        Self { tasks: [follow, passes], ends: Box::new(|| ()) }
+    }
+
+    /// What else ends with it.
+    #[must_use]
+    pub fn ends_with(self, ends: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { ends: Box::new(ends), ..self }
     }
 
     /// SIGKILL.
     pub fn kill(self) {
-        self.wire.live(Life::Dead);
+        (self.ends)();
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
@@ -93,34 +98,31 @@ impl Operator {
 const RESYNC: Duration = Duration::from_secs(30);
 /// As the real one's, between two statuses.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// As the real one's, for one answer.
-const ANSWER: Duration = Duration::from_secs(5);
 /// Before a failed pass is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
 
-struct Work {
+struct Work<S> {
     of: Ident,
-    wire: Wire,
-    connection: Option<Session>,
-    /// Who writes: as the epoch key of the real one.
-    epoch: Option<u64>,
+    store: S,
     reports: Reports,
-    told: Arc<watch::Sender<Told>>,
+    told: watch::Sender<Told>,
     cluster: watch::Receiver<Cluster>,
 }
 
-impl Work {
+impl<S: Store> Work<S> {
     /// When the next pass is due if nothing happens.
     async fn pass(&mut self) -> Instant {
-        let key = keys().policy(&self.of);
-        let store = self.ask(move |etcd| etcd.get(&key)).await;
+        let store = self.store.read(&self.of).await;
         let cluster = self.cluster.borrow_and_update().clone();
         let (number, generation) = cluster.wanted;
         let document = document(number);
-        let there = store.as_ref().ok().and_then(|found| found.as_ref()).map(|(value, _)| value.clone());
-        let is_there = there.as_deref() == Some(document.to_json().as_bytes());
-        let is_published = store.is_ok() && (is_there || self.publish(&document.to_json()).await);
-        let seen = self.snapshot(cluster.endpoints, store.map(|_| there));
+        let json = document.to_json();
+        let is_published = match &store {
+            Ok(there) if there.as_deref() == Some(&json) => true,
+            Ok(_) => self.store.publish(&self.of, &json).await.unwrap_or(false),
+            Err(_) => false,
+        };
+        let seen = self.snapshot(cluster.endpoints, store);
         let wanted = document.hash.to_string();
         let hash = published(&seen, Some(&wanted), is_published);
         let enforcement = Enforcement::of(&seen, hash.as_deref());
@@ -133,62 +135,15 @@ impl Work {
             policy_hash: hash,
         };
         let after = if is_published { RESYNC } else { AGAIN };
-        if *self.told.borrow() == told {
-            return Instant::now() + after;
+        if *self.told.borrow() != told {
+            self.told.send_replace(told);
+            // At most once a second; what is due by then is judged anew.
+            sleep(STATUS_INTERVAL).await;
         }
-        // Written at most once a second; what is due by then is judged anew.
-        self.told.send_replace(told);
-        tokio::time::sleep(STATUS_INTERVAL).await;
         Instant::now() + after
     }
 
-    /// Writes the policy, if no other process writes.
-    async fn publish(&mut self, json: &str) -> bool {
-        let (key, json, mine) = (keys().policy(&self.of), json.as_bytes().to_vec(), self.epoch);
-        let write = move |etcd: &crate::etcd::Etcd| {
-            let epoch =
-                etcd.get(&keys().epoch()).and_then(|(value, _)| serde_json::from_slice::<u64>(&value).ok());
-            let mine = match mine {
-                Some(mine) if epoch == Some(mine) => mine,
-                // Deposed: another took over. Lower or none: the store was restored.
-                Some(mine) if epoch.is_some_and(|epoch| epoch > mine) => return (Some(mine), false),
-                _ => epoch.max(mine).unwrap_or_default() + 1,
-            };
-            etcd.put(&keys().epoch(), mine.to_string().into_bytes(), 0);
-            (Some(mine), etcd.put(&key, json, 0))
-        };
-        match self.ask(write).await {
-            Ok((epoch, written)) => {
-                self.epoch = epoch;
-                written
-            }
-            Err(_) => false,
-        }
-    }
-
-    async fn ask<T: Send + 'static>(
-        &mut self,
-        request: impl FnOnce(&crate::etcd::Etcd) -> T + Send + 'static,
-    ) -> Result<T, Unavailable> {
-        let asked = async {
-            let connection = match self.connection.take() {
-                Some(connection) => connection,
-                None => self.wire.open().await?,
-            };
-            let answer = connection.call(request).await?;
-            Ok::<_, fusebox::etcd::EtcdError>((connection, answer))
-        };
-        match timeout(ANSWER, asked).await {
-            Ok(Ok((connection, answer))) => {
-                self.connection = Some(connection);
-                Ok(answer)
-            }
-            Ok(Err(error)) => Err(Unavailable(error.to_string())),
-            Err(_) => Err(Unavailable("no answer".to_owned())),
-        }
-    }
-
-    fn snapshot(&self, endpoints: Vec<Endpoint>, store: Result<Option<Vec<u8>>, Unavailable>) -> Snapshot {
+    fn snapshot(&self, endpoints: Vec<Endpoint>, store: Result<Option<String>, Unavailable>) -> Snapshot {
         let spec = json!({ "service": { "name": "user" } });
         // Whole as it is.
         let spec: ResilientServiceSpec = serde_json::from_value(spec).unwrap_or_else(|_| unreachable!());
@@ -197,7 +152,6 @@ impl Work {
             policy_hash: self.told.borrow().policy_hash.clone(),
             ..ResilientServiceStatus::default()
         });
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Snapshot {
             resource: Arc::new(resource),
             ident: self.of.clone(),
@@ -210,7 +164,7 @@ impl Work {
             sources: BTreeMap::new(),
             reports: self.reports.of(&self.of),
             catalog: Ok(NodeView::default()),
-            store: store.map(|policy| StoreView { policy: policy.map(text), ..StoreView::default() }),
+            store: store.map(|policy| StoreView { policy, ..StoreView::default() }),
             routes: Ok(BTreeMap::new()),
         }
     }

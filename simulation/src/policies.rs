@@ -4,24 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fusebox::{Fusebox, Policy, PolicyBuilder, PolicyHash};
-use fusebox_policy::keys::{Ident, Keys};
 use fusebox_policy::wire::PolicyDocument;
 use futures::FutureExt;
 
 /// How many there are: 1 to this.
 pub const MOST: u64 = 4;
-/// The cluster of every simulation.
+/// The cluster of the simulations in memory.
 pub const CLUSTER: &str = "simulation";
-
-/// The keys of every simulation.
-pub fn keys() -> Keys {
-    Keys::new(CLUSTER)
-}
-
-/// The resource of a schedule.
-pub fn ident(seed: u64) -> Ident {
-    Ident::new("shop", format!("user-{seed}"))
-}
 
 /// Two commands whose timeouts tell the number: both must tell the same.
 fn timeout(number: u64) -> Duration {

@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use fusebox_simulation::memory::Memory;
 use fusebox_simulation::play::{Outcome, play};
 use fusebox_simulation::schedule::{Place, Schedule};
 
@@ -12,7 +13,9 @@ const SCHEDULES: u64 = 10_000;
 
 fn run(seed: u64) -> Result<Outcome, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.map_err(|error| error.to_string())?.block_on(play(Schedule::new(seed, Place::OwnEtcd)))
+    runtime
+        .map_err(|error| error.to_string())?
+        .block_on(async { play(Memory::new(seed), Schedule::new(seed, Place::OwnEtcd)).await })
 }
 
 /// A seed of `FUSEBOX_SEED` alone is played again.

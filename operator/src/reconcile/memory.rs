@@ -25,6 +25,15 @@ pub struct Memory(Mutex<HashMap<String, Remembered>>);
 struct Remembered {
     failures: u32,
     written: Option<(Instant, ResilientServiceStatus)>,
+    change: Option<PolicyChange>,
+}
+
+/// A policy on its way to the instances.
+#[derive(Debug)]
+struct PolicyChange {
+    hash: String,
+    since: Instant,
+    enforced: bool,
 }
 
 impl Memory {
@@ -49,6 +58,32 @@ impl Memory {
     /// The status was written.
     pub async fn wrote(&self, resource: &ResilientService, status: &ResilientServiceStatus) {
         self.change(resource, |known| known.written = Some((Instant::now(), status.clone()))).await;
+    }
+
+    /// A pass that began at `start` saw which policy is wanted and whether every instance runs it. How long it
+    /// has been on its way; and whether it has just arrived everywhere, for the first time.
+    pub async fn policy(
+        &self,
+        resource: &ResilientService,
+        hash: &str,
+        start: Instant,
+        enforced: bool,
+    ) -> (Duration, bool) {
+        let before = resource.status.as_ref().and_then(|status| status.policy_hash.as_deref());
+        // A process that starts does not know since when.
+        let known = before == Some(hash);
+        self.change(resource, |remembered| {
+            let change = match &mut remembered.change {
+                Some(change) if change.hash == hash => change,
+                change => {
+                    change.insert(PolicyChange { hash: hash.to_owned(), since: start, enforced: known })
+                }
+            };
+            let arrived = enforced && !change.enforced;
+            change.enforced |= enforced;
+            (Instant::now().duration_since(change.since), arrived)
+        })
+        .await
     }
 
     /// A pass failed: how long to wait.

@@ -26,11 +26,13 @@ use std::time::Duration;
 use fusebox_policy::v1alpha1::{FINALIZER, ResilientService, ResilientServiceStatus};
 use jiff::Timestamp;
 use kube::ResourceExt;
+use tokio::time::Instant;
 
 use crate::epoch::Fenced;
 use crate::metrics::{Backend, Metrics, Outcome};
 use crate::model;
 use crate::ports::{ClusterState, ConsulCatalog, Finalizer, PolicyStore, RouteStore, Unavailable};
+use conditions::{reasons, types};
 use memory::Memory;
 use plan::Direction;
 use validate::AllowedPrefixes;
@@ -96,6 +98,7 @@ pub struct Done {
 
 /// One pass. It never fails: what is in the way is in the status, and in how soon it is tried again.
 pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now: Timestamp) -> Done {
+    let start = Instant::now();
     let resource = context.memory.newest(resource).await;
     if resource.metadata.deletion_timestamp.is_some() {
         return cleanup::clean_up(context, &resource, now).await;
@@ -117,10 +120,12 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
     let plan = plan::plan(&context.settings.cluster, &seen, &desired, Direction::Converge);
     let applied = apply::apply(context, &seen, plan).await;
     let status = status::status(&seen, &judged, &desired, &applied, now);
-    if let Some(count) = &status.instances {
-        context.metrics.enforcement(&seen.ident, count.ready, count.enforcing, count.rejecting);
-    }
-    let told = tell(context, &resource, &status).await;
+    context.metrics.enforcement(&seen.ident, &status);
+    let wanted = judged.as_ref().ok().map(|valid| valid.policy.hash.as_str());
+    let told = match arriving(context, &resource, &status, wanted, start).await {
+        Some(wait) => Ok(Some(wait)),
+        None => tell(context, &resource, &status).await,
+    };
     let (outcome, wait) = match (&told, applied.is_transient()) {
         (Err(_), _) | (_, true) => (Outcome::retry, context.memory.failed(&resource).await),
         (Ok(wait), false) => {
@@ -143,6 +148,30 @@ async fn trouble(context: &Context, resource: &ResilientService, error: &Unavail
     context.metrics.backend_error(Backend::Kubernetes);
     let next = Next::After(context.memory.failed(resource).await);
     Done { next, outcome: Outcome::retry, effects: 0 }
+}
+
+/// How long the instances have to report a new policy before the status says that they do not run it yet: the
+/// usual change is one write, not two a second apart.
+const ARRIVING: Duration = Duration::from_millis(250);
+
+/// Follows a policy on its way to the instances. Some: its status can wait.
+async fn arriving(
+    context: &Context,
+    resource: &ResilientService,
+    status: &ResilientServiceStatus,
+    wanted: Option<&str>,
+    start: Instant,
+) -> Option<Duration> {
+    let enforced = status.conditions.iter().find(|condition| condition.type_ == types::ENFORCED)?;
+    let is_true = enforced.status == "True";
+    let (on_its_way, arrived) = context.memory.policy(resource, wanted?, start, is_true).await;
+    if arrived {
+        context.metrics.propagated(on_its_way);
+    }
+    let before = resource.status.as_ref()?;
+    let is_new = before.observed_generation != status.observed_generation && before.claims == status.claims;
+    let wait = ARRIVING.checked_sub(on_its_way).filter(|wait| !wait.is_zero());
+    wait.filter(|_| is_new && enforced.reason == reasons::APPLYING)
 }
 
 /// Writes the status and its Events, if it changed; some wait, if it was written too recently.

@@ -1,9 +1,13 @@
 //! What a person is told.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use fusebox_policy::wire::{BreakerReport, BreakerState, Rejected, ShadowKind, ShadowReport};
 use jiff::Timestamp;
 
 use super::scene::{FULL, Scene, user};
+use crate::reconcile::{Done, Next, reconcile};
 
 async fn published(instances: &[(&str, bool)]) -> Scene {
     let scene = Scene::new();
@@ -38,7 +42,7 @@ async fn enforced_means_every_ready_instance_reported_the_published_hash() {
     assert_eq!(scene.condition(&user(), "Enforced").observed_generation, Some(1));
 
     scene.put(&user(), &FULL.replace("300ms", "200ms"));
-    scene.pass(&user()).await;
+    scene.settle(&user()).await;
     assert_eq!(scene.told(&user(), "Enforced"), "False/Applying");
     assert_eq!(scene.condition(&user(), "Enforced").observed_generation, Some(2));
 
@@ -72,6 +76,58 @@ async fn an_instance_that_stopped_reporting_is_stale_until_it_reports_again() {
     scene.report(&user(), "b", true, |_| {});
     scene.pass(&user()).await;
     assert_eq!(scene.told(&user(), "Enforced"), "True/Enforced", "one that is not ready does not count");
+}
+
+/// A pass at once, not a minute later as [`Scene::pass`].
+async fn pass_now(scene: &Scene) -> Done {
+    let resource = Arc::new(scene.get(&user()).unwrap());
+    reconcile(&scene.context, &resource, Timestamp::from_second(5000).unwrap()).await
+}
+
+fn propagations(scene: &Scene) -> String {
+    let text = scene.context.metrics.encode();
+    let of = "fusebox_enforcement_propagation_seconds_count ";
+    text.lines().find_map(|line| line.strip_prefix(of)).unwrap().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_is_in_force_everywhere_at_once_is_one_write_of_the_status() {
+    let scene = published(&[("a", true)]).await;
+    scene.report(&user(), "a", true, |_| {});
+    scene.pass(&user()).await;
+    assert_eq!(propagations(&scene), "1");
+
+    scene.put(&user(), &FULL.replace("300ms", "200ms"));
+    tokio::time::advance(Duration::from_mins(1)).await;
+    assert_eq!(pass_now(&scene).await.next, Next::After(Duration::from_millis(250)));
+    assert_eq!(scene.condition(&user(), "Enforced").observed_generation, Some(1), "nothing is written yet");
+    tokio::time::advance(Duration::from_millis(40)).await;
+    scene.report(&user(), "a", true, |_| {});
+    pass_now(&scene).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "True/Enforced");
+    assert_eq!(scene.condition(&user(), "Enforced").observed_generation, Some(2));
+    assert_eq!(propagations(&scene), "2");
+    let writes = scene.crash.writes();
+    pass_now(&scene).await;
+    assert_eq!((scene.crash.writes(), propagations(&scene).as_str()), (writes, "2"));
+
+    scene.put(&user(), &FULL.replace("300ms", "100ms"));
+    tokio::time::advance(Duration::from_mins(1)).await;
+    pass_now(&scene).await;
+    tokio::time::advance(Duration::from_millis(250)).await;
+    pass_now(&scene).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "False/Applying", "it is said in the end");
+    assert_eq!(scene.condition(&user(), "Enforced").observed_generation, Some(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_operator_does_not_count_a_policy_that_was_in_force_before() {
+    let mut scene = published(&[("a", true)]).await;
+    scene.report(&user(), "a", true, |_| {});
+    scene.pass(&user()).await;
+    scene.restart();
+    scene.pass(&user()).await;
+    assert_eq!(propagations(&scene), "0");
 }
 
 #[tokio::test(start_paused = true)]
