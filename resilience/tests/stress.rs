@@ -6,6 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use common::calls::{
@@ -238,4 +239,48 @@ fn a_limit_of_two_is_two_whatever_else_is_reloaded() {
     let most = inside.most.load(Ordering::SeqCst);
     assert!((1..=2).contains(&most), "{most} at once");
     assert_exact(&fusebox, &seen);
+}
+
+/// What a call begins with and how it may end are of one policy, however often that changes.
+#[test]
+fn a_call_runs_under_one_policy() {
+    let one = |seconds: u64, fallback| {
+        policy(CommandPolicy {
+            timeout_ms: Some((seconds * 1000).try_into().unwrap()),
+            fallback_enabled: fallback,
+            circuit_breaker: None,
+            ..CommandPolicy::default()
+        })
+    };
+    let policies = [one(100, true), one(200, false)];
+    let (fusebox, c) = under(policies[0].clone());
+    let done = AtomicBool::new(false);
+    let torn = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..THREADS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut torn, mut seen) = (0_u64, [0_u64; 2]);
+                    while !done.load(Ordering::Relaxed) {
+                        let left = std::cell::Cell::new(Duration::ZERO);
+                        let call = c.call(|| {
+                            left.set(fusebox::deadline::remaining().unwrap_or_default());
+                            std::future::ready(Err::<u8, _>(std::io::Error::other("down")))
+                        });
+                        let answer = poll_once(pin!(call.or_fallback(|_| 0)));
+                        let is_first = left.get() <= Duration::from_secs(100);
+                        seen[usize::from(!is_first)] += 1;
+                        torn += u64::from(matches!(answer, Poll::Ready(Ok(_))) != is_first);
+                    }
+                    assert!(seen.iter().all(|calls| *calls > 0), "{seen:?}");
+                    torn
+                })
+            })
+            .collect();
+        for n in 0..20 * RELOADS {
+            fusebox.apply(&policies[n % 2]);
+        }
+        done.store(true, Ordering::Relaxed);
+        callers.into_iter().map(|caller| caller.join().unwrap()).sum::<u64>()
+    });
+    assert_eq!(torn, 0);
 }

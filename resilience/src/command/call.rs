@@ -20,6 +20,8 @@ pin_project! {
         command: Command,
         classifier: C,
         start: Option<F>,
+        // Of the policy that it began under.
+        fallback: bool,
         #[pin]
         running: Option<Running<Fut>>,
     }
@@ -27,7 +29,7 @@ pin_project! {
 
 impl<F, Fut, C> Call<F, Fut, C> {
     pub(super) const fn new(command: Command, start: F, classifier: C) -> Self {
-        Self { command, classifier, start: Some(start), running: None }
+        Self { command, classifier, start: Some(start), fallback: false, running: None }
     }
 }
 
@@ -73,12 +75,18 @@ where
         self.command.state
     }
 
+    fn may_fall_back(&self) -> bool {
+        self.fallback
+    }
+
     #[inline]
     fn poll_classified(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Classified<T, E>> {
         let mut this = self.project();
         let command = this.command.state;
         if let Some(start) = this.start.take() {
-            match command.begin() {
+            let opening = command.opening();
+            *this.fallback = opening.fallback;
+            match command.begin(opening) {
                 Ok(flight) => this.running.set(Some(Running::start(flight, start))),
                 Err(refused) => return Poll::Ready(Err((refused.into(), Class::Failure))),
             }

@@ -21,6 +21,10 @@ pub trait Attempt {
     #[doc(hidden)]
     fn command(&self) -> &'static CommandState;
 
+    /// Whether the policy that it began under lets a fallback stand in.
+    #[doc(hidden)]
+    fn may_fall_back(&self) -> bool;
+
     #[doc(hidden)]
     fn poll_classified(
         self: Pin<&mut Self>,
@@ -56,7 +60,8 @@ where
         let mut this = self.project();
         this.call.as_mut().poll_classified(cx).map(|answer| {
             answer.or_else(|(error, class)| match this.fallback.take() {
-                Some(fallback) if class == Class::Failure && this.call.command().falls_back() => {
+                Some(fallback) if class == Class::Failure && this.call.may_fall_back() => {
+                    this.call.command().fell_back();
                     Ok(fallback(&error))
                 }
                 _ => Err(error),
@@ -108,7 +113,7 @@ where
                 Ok(answer) => return Poll::Ready(Ok(answer)),
                 Err(failed) => failed,
             };
-            let wanted = class == Class::Failure;
+            let wanted = class == Class::Failure && this.call.may_fall_back();
             let Some(permit) = wanted.then(|| this.call.command().fallback_permit()).flatten() else {
                 return Poll::Ready(Err(error));
             };

@@ -11,7 +11,8 @@ use super::running::{Classified, Running};
 use super::state::CommandState;
 use super::{Command, CommandError};
 use crate::classify::{Class, Classifier};
-use crate::clock::Now;
+use crate::clock::{Now, exact};
+use crate::fuse::Opening;
 
 pin_project! {
     /// A call that is tried again where the policy says so; made by
@@ -27,6 +28,8 @@ pin_project! {
         // The deadline of all attempts together.
         due: Now,
         // Why the last attempt gave no answer.
+        // Of the policy that it began under.
+        fallback: bool,
         failed: Option<(CommandError<E>, Class)>,
         #[pin]
         pause: Option<Sleep>,
@@ -43,6 +46,7 @@ impl<F, Fut, C, E> IdempotentCall<F, Fut, C, E> {
             start: Some(start),
             attempts: 0,
             due: Now::NEVER,
+            fallback: false,
             failed: None,
             pause: None,
             running: None,
@@ -87,6 +91,10 @@ where
         self.command.state
     }
 
+    fn may_fall_back(&self) -> bool {
+        self.fallback
+    }
+
     fn poll_classified(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Classified<T, E>> {
         let mut this = self.project();
         let command = this.command.state;
@@ -100,7 +108,11 @@ where
             if this.running.is_none() {
                 let Some(start) = this.start.as_mut() else { return Poll::Pending };
                 if *this.attempts == 0 {
-                    *this.due = command.due();
+                    let Opening { timeout_ms, fallback } = command.opening();
+                    *this.fallback = fallback;
+                    if timeout_ms > 0 {
+                        *this.due = exact().plus(u64::from(timeout_ms) * 1_000_000);
+                    }
                 }
                 *this.attempts += 1;
                 match command.begin_attempt(*this.attempts, *this.due) {

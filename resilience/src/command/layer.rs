@@ -65,7 +65,7 @@ where
     #[inline]
     fn call(&mut self, request: Request) -> Self::Future {
         let command = self.command;
-        let state = match command.state.begin() {
+        let state = match command.state.begin(command.state.opening()) {
             Ok(flight) => State::Running { running: Running::start(flight, || self.inner.call(request)) },
             Err(refused) => State::Refused { refused: Some(refused) },
         };

@@ -13,7 +13,7 @@ use crate::classify::{Class, Classifier};
 use crate::clock::{Now, exact};
 use crate::deadline;
 use crate::flight::{Flight, Times};
-use crate::fuse::{Refusal, Terms};
+use crate::fuse::{Opening, Refusal, Terms};
 use crate::limit::InFlight;
 use crate::outcome::Outcome;
 
@@ -61,15 +61,22 @@ impl CommandState {
 
     /// Puts a policy in force. Not to be called by two threads at once.
     pub(crate) fn reload(&self, policy: &CommandPolicy, candidate: Option<&CommandPolicy>, instances: u32) {
-        self.circuit.reload(Terms::from(policy), candidate.map(Terms::from), instances);
+        // Before the terms: what a call looks up when it fails is never older than what it began with.
         self.policy.store(Arc::new(policy.clone()));
+        self.circuit.reload(Terms::from(policy), candidate.map(Terms::from), instances);
+    }
+
+    /// What a call keeps that begins now.
+    #[inline]
+    pub(crate) fn opening(&self) -> Opening {
+        self.circuit.fuse.opening()
     }
 
     /// Asks for one call, which must end by the earlier of the policy's timeout and the deadline of what
     /// it is part of.
     #[inline]
-    pub(crate) fn begin(&'static self) -> Result<Flight, Refused> {
-        let timeout_ms = self.circuit.fuse.timeout_ms().unwrap_or(0);
+    pub(crate) fn begin(&'static self, opening: Opening) -> Result<Flight, Refused> {
+        let timeout_ms = opening.timeout_ms;
         self.begin_within(Times { timeout_ms, enclosing: deadline::current() })
     }
 
@@ -99,12 +106,6 @@ impl CommandState {
         self.circuit.begin(now, times).map_err(Refused::By)
     }
 
-    /// By when a call that begins now must have ended by its own timeout, however often it is tried.
-    pub(super) fn due(&self) -> Now {
-        let timeout = self.circuit.fuse.timeout_ms();
-        timeout.map_or(Now::NEVER, |millis| exact().plus(u64::from(millis) * 1_000_000))
-    }
-
     /// When to try again after so many attempts that failed; None: not at all.
     pub(super) fn retry_at(&self, attempts: u8, due: Now) -> Option<Now> {
         let policy = self.policy.load().retry?;
@@ -126,26 +127,18 @@ impl CommandState {
         }
     }
 
-    /// Whether the fallback that the code offers is used; then it is counted.
+    /// Counts a fallback that is used.
     #[cold]
     #[inline(never)]
-    pub(super) fn falls_back(&self) -> bool {
-        let enabled = self.policy.load().fallback_enabled;
-        if enabled {
-            self.fallbacks.ran.fetch_add(1, Ordering::Relaxed);
-        }
-        enabled
+    pub(super) fn fell_back(&self) {
+        self.fallbacks.ran.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The right to run a fallback that takes time; None: it is switched off, or there are too many.
+    /// The right to run a fallback that takes time; None: there are too many.
     #[cold]
     #[inline(never)]
     pub(super) fn fallback_permit(&'static self) -> Option<FallbackPermit> {
-        let policy = self.policy.load();
-        if !policy.fallback_enabled {
-            return None;
-        }
-        let limit = policy.fallback_max_concurrent_requests;
+        let limit = self.policy.load().fallback_max_concurrent_requests;
         let limit = limit.map_or(DEFAULT_FALLBACKS, fusebox_policy::policy::Limit::get);
         if self.fallbacks.in_flight.acquire(Some(limit)) {
             self.fallbacks.ran.fetch_add(1, Ordering::Relaxed);

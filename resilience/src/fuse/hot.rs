@@ -12,9 +12,11 @@ const LIMIT: u32 = TIMEOUT_BITS;
 const MODE: u32 = LIMIT + LIMIT_BITS;
 const RATE: u32 = MODE + MODE_BITS;
 const EASY: u32 = RATE + 1;
+const FALLBACK: u32 = EASY + 1;
 
 /// Timeout (22 bits of milliseconds, an hour at most), limit (20 bits, a million at most), mode of the
-/// breaker (3), whether there is a rate, and whether a success is easy. Zero is the absence of each.
+/// breaker (3), whether there is a rate, whether a success is easy, whether a fallback may stand in. Zero is the
+/// absence of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hot(u64);
 
@@ -35,7 +37,8 @@ impl Hot {
                 | terms.limit.map_or(0, u64::from) << LIMIT
                 | mode << MODE
                 | u64::from(terms.rate.is_some()) << RATE
-                | u64::from(easy) << EASY,
+                | u64::from(easy) << EASY
+                | u64::from(terms.fallback) << FALLBACK,
         )
     }
 
@@ -86,6 +89,11 @@ impl Hot {
     }
 
     #[inline]
+    pub(super) const fn has_fallback(self) -> bool {
+        self.part(FALLBACK, 1) == 1
+    }
+
+    #[inline]
     const fn part(self, from: u32, bits: u32) -> u64 {
         self.0 >> from & ((1 << bits) - 1)
     }
@@ -110,7 +118,7 @@ mod tests {
     fn every_part_comes_back_at_its_largest_and_absent() {
         let none = Hot::of(&Terms::default());
         assert_eq!((none.timeout_ms(), none.limit(), none.mode()), (None, None, None));
-        assert!(!none.has_rate() && none.is_easy());
+        assert!(!none.has_rate() && none.is_easy() && !none.has_fallback());
         let modes =
             [BreakerMode::Enforce, BreakerMode::ForcedOpen, BreakerMode::ForcedClosed, BreakerMode::Disabled];
         for mode in modes {
@@ -121,9 +129,11 @@ mod tests {
                 limit: Some(1_000_000.try_into().unwrap()),
                 rate: None,
                 breaker: Some(BreakerPolicy { mode, slow_call, ..BreakerPolicy::default() }),
+                fallback: true,
             };
             let hot = Hot::from_word(Hot::of(&terms).to_word());
             assert_eq!((hot.timeout_ms(), hot.limit()), (Some(3_600_000), Some(1_000_000)));
+            assert!(hot.has_fallback());
             assert_eq!((hot.mode(), hot.has_rate(), hot.is_easy()), (Some(mode), false, false));
         }
     }

@@ -117,6 +117,15 @@ pub(crate) struct Settled {
 }
 
 /// What an admission says.
+/// What a call keeps of the policy that it began under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Opening {
+    /// How long it may take in all; zero: as long as it likes.
+    pub(crate) timeout_ms: u32,
+    /// Whether a fallback may stand in.
+    pub(crate) fallback: bool,
+}
+
 pub(crate) type Admitted = (Result<Ticket, Refusal>, Option<Change>);
 
 impl Fuse {
@@ -314,6 +323,13 @@ impl Fuse {
     fn keep(&self, change: Change) {
         let new = Arc::new(change);
         self.last.rcu(|last| if last.state.before(new.state) { Arc::clone(&new) } else { Arc::clone(last) });
+    }
+
+    /// What a call keeps that begins now, all of one policy.
+    #[inline]
+    pub(crate) fn opening(&self) -> Opening {
+        let hot = self.hot();
+        Opening { timeout_ms: hot.timeout_ms().unwrap_or(0), fallback: hot.has_fallback() }
     }
 
     /// How long a call may take, in milliseconds; None: as long as it likes.

@@ -15,6 +15,8 @@ pub(crate) struct Terms {
     pub(crate) limit: Option<Limit>,
     pub(crate) rate: Option<RateLimit>,
     pub(crate) breaker: Option<BreakerPolicy>,
+    /// Whether a fallback that the code offers may stand in.
+    pub(crate) fallback: bool,
 }
 
 impl Terms {
@@ -48,6 +50,7 @@ impl From<&CommandPolicy> for Terms {
             limit: policy.max_concurrent_requests,
             rate: policy.rate_limit,
             breaker: policy.circuit_breaker.clone(),
+            fallback: policy.fallback_enabled,
         }
     }
 }
@@ -59,6 +62,7 @@ impl From<&ServerPolicy> for Terms {
             limit: policy.max_concurrent_requests,
             rate: policy.rate_limit,
             breaker: None,
+            fallback: false,
         }
     }
 }

@@ -153,10 +153,13 @@ fn send<B>(
     // Cancelled. It is set after ours.
     let asked = protocol.is_grpc().then(|| deadline::grpc_timeout(request.headers())).flatten();
     let due = asked.map_or(Now::NEVER, from_now);
-    let flight = deadline::within(Due::at(due), || command.begin()).map_err(|refused| match refused {
-        Refused::By(refusal) => Answer::Refused(refusal),
-        Refused::TooLate => Answer::Timeout,
-    })?;
+    let flight =
+        deadline::within(Due::at(due), || command.begin(command.opening())).map_err(
+            |refused| match refused {
+                Refused::By(refusal) => Answer::Refused(refusal),
+                Refused::TooLate => Answer::Timeout,
+            },
+        )?;
     if protocol.is_grpc() {
         deadline::within(flight.deadline(), || deadline::set_grpc_timeout(request.headers_mut()));
     }
