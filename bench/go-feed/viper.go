@@ -35,6 +35,7 @@ func viperLoop(r *run) error {
 	if err != nil {
 		return err
 	}
+	onCore0()
 	return read(r, v, v.WatchRemoteConfig)
 }
 

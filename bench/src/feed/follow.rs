@@ -71,12 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn under_policy(
-    args: &Args,
-    runtime: &Runtime,
-    arrivals: &mut Arrivals,
-    signals: &Signals,
-) -> Result<Load> {
+fn under_policy(args: &Args, runtime: &Runtime, arrivals: &mut Arrivals, signals: &Signals) -> Result<Load> {
     let variables = |name: &str| match name {
         "FUSEBOX_SERVICE" => Some(SERVICE.join("/")),
         "FUSEBOX_CLUSTER" => Some(CLUSTER.to_owned()),
@@ -100,12 +95,7 @@ fn under_policy(
 }
 
 /// The bare watch, beside calls of a policy that never changes.
-fn watching(
-    args: &Args,
-    runtime: &Runtime,
-    arrivals: &mut Arrivals,
-    signals: &Arc<Signals>,
-) -> Result<Load> {
+fn watching(args: &Args, runtime: &Runtime, arrivals: &mut Arrivals, signals: &Arc<Signals>) -> Result<Load> {
     let (etcd, last, told) = (args.etcd.clone(), args.last, Arc::clone(signals));
     let watch = runtime.spawn(async move { watch(&etcd, last, &told).await });
     let fusebox = Fusebox::fixed(document::policy()?);
@@ -114,8 +104,8 @@ fn watching(
     // What the caller sees is document 0, always; what the watch sees is told by the watch.
     let calling = Signals::default();
     let load = thread::scope(|scope| {
-        let calls = (args.case == Case::UnderLoad)
-            .then(|| scope.spawn(|| caller::run(&fusebox, unused, &calling)));
+        let calls =
+            (args.case == Case::UnderLoad).then(|| scope.spawn(|| caller::run(&fusebox, unused, &calling)));
         until_the_last(args, signals);
         calling.stop.store(true, Relaxed);
         calls.map_or(Ok(Load::default()), |calls| {
