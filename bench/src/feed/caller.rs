@@ -55,14 +55,14 @@ pub fn run(fusebox: &Fusebox, arrivals: &mut Arrivals, signals: &Signals) -> Loa
     let (mut load, mut current, mut torn) = (Load::default(), None, None);
     while !signals.stop.load(Relaxed) {
         for _ in 0..BATCH {
-            let number = call(&command, &mut load);
+            let number = call(command, &mut load);
             if number.is_some() && number != current {
                 current = number;
                 let number = number.unwrap_or_default();
                 arrivals.note(number, now());
                 signals.seen.store(number, Relaxed);
             }
-            if let Some(number) = call_pair(&pair, &mut load) {
+            if let Some(number) = call_pair(pair, &mut load) {
                 load.torn += 1;
                 if torn.replace(number) != Some(number) {
                     load.torn_changes += 1;
@@ -74,7 +74,7 @@ pub fn run(fusebox: &Fusebox, arrivals: &mut Arrivals, signals: &Signals) -> Loa
 }
 
 /// The document that the call ran under.
-fn call(command: &Command, load: &mut Load) -> Option<u32> {
+fn call(command: Command, load: &mut Load) -> Option<u32> {
     let mut left = None;
     let answer = ready(command.call(|| {
         left = deadline::remaining();
@@ -89,7 +89,7 @@ fn call(command: &Command, load: &mut Load) -> Option<u32> {
 
 /// A call whose error is its own and that shows its document twice: by its timeout and by whether its
 /// fallback runs. The document of a call that is torn.
-fn call_pair(pair: &Command, load: &mut Load) -> Option<u32> {
+fn call_pair(pair: Command, load: &mut Load) -> Option<u32> {
     let (mut left, mut fell_back) = (None, false);
     let call = pair.call(|| {
         left = deadline::remaining();
@@ -126,8 +126,8 @@ mod tests {
     fn a_call_shows_its_document_and_a_pair_is_whole() {
         let fusebox = Fusebox::fixed(document::policy().unwrap());
         let mut load = Load::default();
-        assert_eq!(call(&fusebox.command(COMMAND), &mut load), Some(0));
-        assert_eq!(call_pair(&fusebox.command(PAIR), &mut load), None);
+        assert_eq!(call(fusebox.command(COMMAND), &mut load), Some(0));
+        assert_eq!(call_pair(fusebox.command(PAIR), &mut load), None);
         assert_eq!((load.calls, load.failed, load.failure), (2, 0, None));
     }
 }
