@@ -33,10 +33,10 @@ pub enum Command {
     Library(Args),
     /// The feed: from a put into etcd to the first call under the new policy, a thousand a second (B5)
     ///
-    /// Beside a bare watch of etcd, and Viper's. Each subject has an etcd of its own, started and ended here,
-    /// and a core that calls without pause; they are run in turn, three times a minute. Prints one Markdown
-    /// table, and which targets are met. Two cores that do nothing else: whatever else runs is measured too.
-    /// A full run takes about twenty minutes and writes docs/benchmarks-feed.md.
+    /// Beside a bare watch of etcd, and Viper's. Each run has an etcd of its own, started and ended here, and
+    /// a core that calls without pause; the subjects are run in turn, three times, a minute each. Prints one
+    /// Markdown table, and which targets are met. Two cores that do nothing else: whatever else runs is
+    /// measured too. A full run takes about twenty minutes and writes docs/benchmarks-feed.md.
     Feed(feed::Args),
 }
 
