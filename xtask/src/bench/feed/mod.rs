@@ -49,11 +49,8 @@ pub fn run(args: &Args) -> Result<()> {
     let effort = if args.quick { QUICK } else { FULL };
     let bench = Bench { etcd: &etcd, programs: &programs, seconds: effort.seconds };
     let mut subjects = programs.list()?;
-    let all = subjects.len();
-    let mut runs = 0..;
-    let rounds = in_turn(&mut subjects, effort.rounds, |n, row| {
-        let run = runs.next().unwrap_or_default();
-        let name = format!("B5 {} {} ({} of {all}, run {run})", row.case, row.subject, n + 1);
+    let rounds = in_turn(&mut subjects, effort.rounds, |_, row| {
+        let name = format!("B5 {} {}", row.case, row.subject);
         let round = progress.step(&name, || bench.round(row))?;
         if let Some(failure) = &round.told.failure {
             progress.say(format!("{} calls failed, the first: {failure}", round.told.failed));
