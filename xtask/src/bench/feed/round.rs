@@ -61,8 +61,7 @@ impl Bench<'_> {
 
     fn run(&self, row: &Figure, folder: &Folder, url: &str) -> Result<Round> {
         let kind = if row.subject.starts_with("viper") { "config" } else { "policy" };
-        let ours = || pinned(OTHER, self.programs.rust());
-        ours().args(["seed", "--etcd", url, "--kind", kind]).output()?;
+        pinned(OTHER, self.programs.rust()).args(["seed", "--etcd", url, "--kind", kind]).output()?;
 
         let documents = WARM_UP + RATE * self.seconds;
         let (puts, arrivals, errors) = (folder.file("puts"), folder.file("arrivals"), folder.file("errors"));
@@ -72,21 +71,23 @@ impl Bench<'_> {
         let args = ["follow", &row.subject, &row.case, "--etcd", url, "--last", &last];
         let args = [&args[..], &["--patience", &patience, "--out", &out]].concat();
         let mut subject = Running::start(OTHER, self.programs.of(row)?, &args, Some(&errors))?;
-        let said = || said(&fs::read_to_string(&errors).unwrap_or_default());
+        let why = || said(&fs::read_to_string(&errors).unwrap_or_default());
         if subject.line()? != "following" {
-            bail!(said().unwrap_or_else(|| "it did not follow".to_owned()));
+            bail!(why().unwrap_or_else(|| "it did not follow".to_owned()));
         }
-        ours()
-            .args(["write", "--etcd", url, "--kind", kind, "--puts", &last])
-            .args(["--rate", &RATE.to_string()])
-            .arg("--out")
-            .arg(&puts)
-            .deadline(u64::from(self.seconds) + 60)
-            .output()?;
+        let (rate, to) = (RATE.to_string(), puts.display().to_string());
+        let args = ["write", "--etcd", url, "--kind", kind, "--puts", &last, "--rate", &rate, "--out", &to];
+        let wrong = folder.file("writer-errors");
+        // Not by `pinned`: it must end with us, also where we are killed.
+        let writer = Running::start(OTHER, self.programs.rust(), &args, Some(&wrong))?;
+        writer.end(Duration::from_secs(u64::from(documents / RATE) + 60)).map_err(|error| {
+            let why = said(&fs::read_to_string(&wrong).unwrap_or_default());
+            anyhow::anyhow!("the writer: {}", why.unwrap_or_else(|| error.to_string()))
+        })?;
         let report = subject.end(Duration::from_mins(1));
         let (puts, arrivals) = (fs::read_to_string(puts)?, fs::read_to_string(arrivals).unwrap_or_default());
         let report = report.map_err(|error| {
-            let why = said().unwrap_or_else(|| error.to_string());
+            let why = why().unwrap_or_else(|| error.to_string());
             anyhow::anyhow!(match latency::survived(&puts, &arrivals) {
                 Some(seconds) => format!("it ended {seconds:.2} s after the first put: {why}"),
                 None => why,
