@@ -73,11 +73,11 @@ pub fn measure(puts: &str, arrivals: &str, warm_up: u32) -> Result<Latency> {
     })
 }
 
-/// For how many seconds after the first put something was seen; None: never.
+/// For how many milliseconds after the first put something was seen; None: never.
 pub fn survived(puts: &str, arrivals: &str) -> Option<f64> {
     let begin = puts.lines().filter_map(|line| put(line).ok()).map(|put| put.start).min()?;
     let last = arrivals.lines().filter_map(|line| numbers::<2>(line).ok()).map(|[_, at]| at).max()?;
-    Some(micros(begin, last).max(0.0) / 1e6)
+    Some(micros(begin, last).max(0.0) / 1e3)
 }
 
 /// When each document was first seen.
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn one_that_died_was_there_until_what_it_saw_last() {
-        assert_eq!(survived(&in_order(3), "0 900000\n1 1500000\n"), Some(0.0005));
+        assert_eq!(survived(&in_order(3), "0 900000\n1 1500000\n"), Some(0.5));
         assert_eq!(survived(&in_order(3), "0 900000\n"), Some(0.0));
         assert_eq!(survived(&in_order(3), ""), None);
     }

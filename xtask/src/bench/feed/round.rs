@@ -89,7 +89,7 @@ impl Bench<'_> {
         let report = report.map_err(|error| {
             let why = why().unwrap_or_else(|| error.to_string());
             anyhow::anyhow!(match latency::survived(&puts, &arrivals) {
-                Some(seconds) => format!("it ended {seconds:.2} s after the first put: {why}"),
+                Some(millis) => format!("it ended {millis:.0} ms after the first put: {why}"),
                 None => why,
             })
         })?;
