@@ -5,7 +5,8 @@ use fusebox_cluster::Progress;
 use serde::Deserialize;
 
 use super::figure::Figure;
-use super::programs::{Programs, reason};
+use super::programs::Programs;
+use super::rounds::in_turn;
 use super::{Effort, stats};
 
 /// What the load says came back.
@@ -120,27 +121,6 @@ fn goodput(rounds: &[[f64; 2]]) -> Vec<f64> {
     rounds.iter().map(|[_, storm]| 100.0 * storm / capacity).collect()
 }
 
-/// Measures all servers in turn, so many rounds; told which it is. One that fails is not run any more.
-fn in_turn<T>(
-    servers: &mut [Figure],
-    rounds: usize,
-    mut measure: impl FnMut(usize, &Figure) -> Result<T>,
-) -> Vec<Vec<T>> {
-    let mut results: Vec<Vec<T>> = servers.iter().map(|_| Vec::new()).collect();
-    for _ in 0..rounds {
-        for (n, (row, results)) in servers.iter_mut().zip(&mut results).enumerate() {
-            if row.not_run.is_some() {
-                continue;
-            }
-            match measure(n, row) {
-                Ok(result) => results.push(result),
-                Err(error) => row.not_run = Some(reason(&error)),
-            }
-        }
-    }
-    results
-}
-
 fn report(text: &str) -> Result<Report> {
     serde_json::from_str(text.trim()).with_context(|| format!("not a report: {text}"))
 }
@@ -164,18 +144,5 @@ mod tests {
     fn goodput_is_of_the_best_calm_round() {
         assert_eq!(goodput(&[[500.0, 900.0], [1000.0, 450.0]]), [90.0, 45.0]);
         assert!(goodput(&[]).is_empty());
-    }
-
-    #[test]
-    fn a_server_that_failed_is_not_measured_again() {
-        let mut servers = [Figure::default(), Figure { subject: "bad".into(), ..Figure::default() }];
-        let mut asked = Vec::new();
-        let results = in_turn(&mut servers, 2, |n, row| {
-            asked.push(n);
-            anyhow::ensure!(row.subject != "bad", "it is bad");
-            Ok(n)
-        });
-        assert_eq!((asked, results), (vec![0, 1, 0], vec![vec![0, 0], vec![]]));
-        assert_eq!(servers[1].not_run.as_deref(), Some("it is bad"));
     }
 }

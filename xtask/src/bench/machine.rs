@@ -5,30 +5,30 @@ use std::thread;
 
 use fusebox_cluster::process::{Exec, which};
 
-/// A Markdown list.
-pub fn describe() -> String {
+/// A Markdown list, with what the benchmark adds.
+pub fn describe(more: &[String]) -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let cores = thread::available_parallelism().map_or(0, usize::from);
     // Before our own build, which is over by the time anything is measured.
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split_whitespace().next().unwrap_or("unknown").to_owned();
-    let tool = |name: &str, args: &[&str]| {
-        Exec::new(name)
-            .args(args)
-            .output()
-            .map_or_else(|_| format!("no {name}"), |said| said.trim().to_owned())
-    };
-    let lines = [
+    let mut lines = vec![
         format!("{}, {cores} cores", field(&cpuinfo, "model name", ':').unwrap_or("unknown CPU")),
         field(&release, "PRETTY_NAME", '=').unwrap_or("unknown system").trim_matches('"').to_owned(),
         tool("rustc", &["--version"]),
         tool("go", &["version"]),
         if which("taskset").is_some() { "pinned to cores" } else { "**not pinned: no taskset**" }.to_owned(),
-        format!("instructions by {}", tool("valgrind", &["--version"])),
-        format!("load average before the run: {load}{}", if busy(&load) { BUSY } else { "" }),
     ];
+    lines.extend_from_slice(more);
+    lines.push(format!("load average before the run: {load}{}", if busy(&load) { BUSY } else { "" }));
     lines.iter().fold(String::new(), |text, line| text + "- " + line + "\n")
+}
+
+/// What a tool says of its version.
+pub fn tool(name: &str, args: &[&str]) -> String {
+    let said = Exec::new(name).args(args).output();
+    said.map_or_else(|_| format!("no {name}"), |said| said.trim().to_owned())
 }
 
 const BUSY: &str = " (**busy: these figures are not to be quoted**)";

@@ -1,23 +1,25 @@
-//! `cargo xtask bench`: the library beside its peers, in one run on one machine.
+//! `cargo xtask bench`: Fusebox beside its peers, in one run on one machine.
 
 mod callgrind;
+mod child;
 mod document;
+mod feed;
 mod figure;
 mod grpc;
+mod judged;
 mod machine;
+mod output;
 mod programs;
+mod rounds;
 mod rows;
 mod stats;
 mod table;
 mod targets;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use fusebox_cluster::{Places, Progress};
 
-use figure::Figures;
+use output::{Output, Run};
 use programs::Programs;
 
 #[derive(Debug, clap::Subcommand)]
@@ -29,24 +31,27 @@ pub enum Command {
     /// whatever else runs is measured too. A full run takes about ten minutes and writes
     /// docs/benchmarks.md.
     Library(Args),
+    /// The feed: from a put into etcd to the first call under the new policy, a thousand a second (B5)
+    ///
+    /// Beside a bare watch of etcd, and Viper's. Each run has an etcd of its own, started and ended here, and
+    /// a core that calls without pause; the subjects are run in turn, three times, a minute each. Prints one
+    /// Markdown table, and which targets are met. Two cores that do nothing else: whatever else runs is
+    /// measured too. A full run takes about twenty minutes and writes docs/benchmarks-feed.md.
+    Feed(feed::Args),
 }
 
 const BENCHES: [&str; 6] = ["B1", "B2", "B3", "B4", "B10", "reload"];
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Write every row as JSON, so that ratios can be computed by anyone
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
     /// Fewer and shorter rounds: about three minutes, wider spreads; writes no document
     #[arg(long)]
     quick: bool,
     /// Only these, separated by commas; writes no document
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = BENCHES)]
     only: Vec<String>,
-    /// The document whose marked part takes the table [default: docs/benchmarks.md of a full run]
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// How much of everything.
@@ -69,36 +74,40 @@ const QUICK: Effort =
     Effort { rounds: 3, samples: "5", outcomes: ["1000000", "400000"], loads: 2, load_millis: "1000" };
 
 pub fn run(command: &Command) -> Result<()> {
-    let Command::Library(args) = command;
+    match command {
+        Command::Library(args) => library(args),
+        Command::Feed(args) => feed::run(args),
+    }
+}
+
+const LIBRARY: &str = "cargo xtask bench library";
+
+fn library(args: &Args) -> Result<()> {
     let checkout = Places::find()?.checkout;
     let progress = Progress::start();
-    let machine = machine::describe();
-    let programs = Programs::build(&checkout, progress)?;
+    let valgrind = format!("instructions by {}", machine::tool("valgrind", &["--version"]));
+    let machine = machine::describe(&[valgrind]);
+    let programs = Programs::build(&checkout, programs::LIBRARY, progress)?;
     let effort = if args.quick { QUICK } else { FULL };
     let wanted = |bench: &str| args.only.is_empty() || args.only.iter().any(|only| only == bench);
     let mut figures = rows::run(&programs, effort, progress, wanted)?;
     if wanted("B10") {
         figures.extend(grpc::run(&programs, effort, progress)?);
     }
-    let report = report(&figures, &machine, &command_line(args));
-    println!("{report}");
-    if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(figures.all())?;
-        fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    write(&checkout, args, &report)
-}
-
-/// The whole text: how it came about, the targets, the table.
-fn report(figures: &Figures, machine: &str, command: &str) -> String {
-    let how = format!("Made by `{command}` on:\n\n{machine}");
-    let targets = targets::markdown(&targets::evaluate(figures));
-    format!("{how}\n### Targets\n\n{targets}\n### Rows\n\n{}", table::markdown(figures))
+    let full = !args.quick && args.only.is_empty();
+    args.output.take(&Run {
+        name: LIBRARY,
+        command: &command_line(args),
+        machine: &machine,
+        targets: &targets::evaluate(&figures),
+        figures: &figures,
+        document: full.then(|| checkout.join("docs/benchmarks.md")),
+    })
 }
 
 /// As the document tells it: what shapes the figures, not where files went.
 fn command_line(args: &Args) -> String {
-    let mut line = String::from("cargo xtask bench library");
+    let mut line = String::from(LIBRARY);
     if args.quick {
         line.push_str(" --quick");
     }
@@ -107,13 +116,4 @@ fn command_line(args: &Args) -> String {
         line.push_str(&args.only.join(","));
     }
     line
-}
-
-fn write(checkout: &Path, args: &Args, report: &str) -> Result<()> {
-    let full = !args.quick && args.only.is_empty();
-    let default = full.then(|| checkout.join("docs/benchmarks.md"));
-    let Some(path) = args.out.clone().or(default) else { return Ok(()) };
-    let text = fs::read_to_string(&path).unwrap_or_default();
-    let text = document::with_report(&text, report);
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -1,13 +1,12 @@
 //! The two programs whose rows are compared: ours with the Rust peers, and the Go peers'.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use fusebox_cluster::Progress;
 use fusebox_cluster::process::{Exec, which};
 
+use super::child::Running;
 use super::figure::Figure;
 use crate::cargo::cargo;
 
@@ -16,29 +15,46 @@ pub const ONE: &str = "0";
 pub const OTHER: &str = "1";
 pub const BOTH: &str = "0,1";
 
+/// Which programs, by the names that `bench/` has for them.
+#[derive(Clone, Copy, Debug)]
+pub struct Suite {
+    /// The Rust program, and the feature it needs.
+    pub rust: &'static str,
+    pub feature: &'static str,
+    /// The folder of the Go program, and its name when it is built.
+    pub go: [&'static str; 2],
+}
+
+/// Those of the library's benchmark.
+pub const LIBRARY: Suite = Suite { rust: "bench", feature: "", go: ["bench/go", "go-peers"] };
+/// Those of the feed's.
+pub const FEED: Suite = Suite { rust: "feed", feature: "feed", go: ["bench/go-feed", "go-feed"] };
+
 /// Programs that are built.
 #[derive(Debug)]
 pub struct Programs {
     rust: PathBuf,
     /// Or why it could not be built: its rows are then not run.
     go: Result<PathBuf, String>,
-    target: PathBuf,
+    /// The target folder of all that is built for benchmarks.
+    pub target: PathBuf,
 }
 
 impl Programs {
     /// Builds both under the target folder, beside the main workspace's.
-    pub fn build(checkout: &Path, progress: Progress) -> Result<Self> {
+    pub fn build(checkout: &Path, suite: Suite, progress: Progress) -> Result<Self> {
         let target =
             std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout.join("target"), PathBuf::from);
         let target = std::path::absolute(target)?.join("bench");
         let folder = target.to_string_lossy();
         progress.step("building bench (release, whole-program optimisation)", || {
             let manifest = ["build", "--release", "--quiet", "--manifest-path", "bench/Cargo.toml"];
-            cargo(checkout, &[&manifest[..], &["--target-dir", &folder]].concat())
+            let what = ["--bin", suite.rust, "--features", suite.feature, "--target-dir", &folder];
+            cargo(checkout, &[&manifest[..], &what].concat())
         })?;
-        let go = progress.step("building the Go peers", || go(checkout, &target));
+        let go = progress.step("building the Go peers", || go(checkout, suite.go, &target));
         let go = go.map_err(|error| reason(&error));
-        Ok(Self { rust: target.join("release/bench"), go, target })
+        Ok(Self { rust: target.join("release").join(suite.rust), go, target })
     }
 
     /// The rows of both, without figures. Where Go's program is missing: a row of each peer in each of
@@ -55,7 +71,13 @@ impl Programs {
         Ok(rows)
     }
 
-    fn of(&self, row: &Figure) -> Result<&Path> {
+    /// Ours.
+    pub fn rust(&self) -> &Path {
+        &self.rust
+    }
+
+    /// The program that has the row.
+    pub fn of(&self, row: &Figure) -> Result<&Path> {
         if !row.go {
             return Ok(&self.rust);
         }
@@ -86,31 +108,18 @@ impl Programs {
     /// Starts a server on core 0.
     pub fn serve(&self, row: &Figure, args: &[&str]) -> Result<Server> {
         let server = row.server.as_deref().context("the row has no server")?;
-        let program = self.of(row)?;
-        let mut command = match which("taskset") {
-            Some(taskset) => {
-                let mut command = Command::new(taskset);
-                command.args(["-c", ONE]).arg(program);
-                command
-            }
-            None => Command::new(program),
-        };
-        command.args(["serve", server]).args(args).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().context("cannot start the server")?;
-        let out = child.stdout.take().context("the server has no output")?;
-        let mut server = Server { child, port: String::new() };
-        let mut line = String::new();
-        BufReader::new(out).read_line(&mut line)?;
-        if line.trim().is_empty() {
+        let args = [&["serve", server], args].concat();
+        let mut running = Running::start(ONE, self.of(row)?, &args, None)?;
+        let port = running.line()?;
+        if port.is_empty() {
             bail!("the server told no port");
         }
-        line.trim().clone_into(&mut server.port);
-        Ok(server)
+        Ok(Server { running, port })
     }
 
     /// Loads a server from core 1; what came back.
     pub fn load(&self, server: &Server, args: &[&str]) -> Result<String> {
-        let pid = server.child.id().to_string();
+        let pid = server.running.pid().to_string();
         let load = pinned(OTHER, &self.rust).args(["load", &server.port, "--pid", &pid]).args(args);
         load.deadline(120).output()
     }
@@ -119,30 +128,23 @@ impl Programs {
 /// A running server, which ends with this.
 #[derive(Debug)]
 pub struct Server {
-    child: Child,
+    running: Running,
     port: String,
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself; then its rows say so.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn go(checkout: &Path, target: &Path) -> Result<PathBuf> {
+fn go(checkout: &Path, [folder, name]: [&str; 2], target: &Path) -> Result<PathBuf> {
     if which("go").is_none() {
         bail!("Go is missing");
     }
-    let program = target.join("go-peers");
+    let program = target.join(name);
     let build = Exec::new("go").args(["build", "-trimpath", "-o"]).arg(&program).arg(".");
-    let build = build.dir(&checkout.join("bench/go")).env("GOFLAGS", "-mod=readonly -buildvcs=false");
+    let build = build.dir(&checkout.join(folder)).env("GOFLAGS", "-mod=readonly -buildvcs=false");
     build.env("GOWORK", "off").env("CGO_ENABLED", "0").deadline(15 * 60).output()?;
     Ok(program)
 }
 
-fn pinned(cores: &str, program: &Path) -> Exec {
+/// On these cores, where the machine has the means.
+pub fn pinned(cores: &str, program: &Path) -> Exec {
     if which("taskset").is_some() {
         Exec::new("taskset").args(["-c", cores]).arg(program)
     } else {
@@ -157,11 +159,14 @@ fn lines(text: &str) -> Result<Vec<Figure>> {
 }
 
 /// The Go peers by the benchmarks that they are in.
-const GO_PEERS: [(&str, &[&str]); 4] = [
+const GO_PEERS: [(&str, &[&str]); 7] = [
     ("gobreaker", &["B1", "B3"]),
     ("failsafe-go", &["B1", "B2", "B3"]),
     ("hystrix-go", &["B1", "B2", "B3", "B4", "B10"]),
     ("baseline-go", &["B1", "B2", "B3", "B10"]),
+    ("etcd-watch-go", &["B5"]),
+    ("viper", &["B5"]),
+    ("viper-loop", &["B5"]),
 ];
 
 fn missing(rows: &[Figure], why: &str) -> Vec<Figure> {

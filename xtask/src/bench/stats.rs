@@ -19,6 +19,13 @@ pub fn spread(values: &[f64]) -> Option<f64> {
     Some(largest - smallest)
 }
 
+/// The value below which such a part of all lies, by the nearest rank of sorted values. None of none.
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)] // a rank
+pub fn quantile(sorted: &[f64], part: f64) -> Option<f64> {
+    let rank = (part * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +42,13 @@ mod tests {
         assert_eq!(spread(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(spread(&[7.0]), Some(0.0));
         assert_eq!(spread(&[]), None);
+    }
+
+    #[test]
+    fn quantiles_by_the_nearest_rank() {
+        let values: Vec<_> = (1..=100).map(f64::from).collect();
+        let of = |part| quantile(&values, part);
+        assert_eq!([of(0.0), of(0.5), of(0.99), of(1.0)], [1.0, 50.0, 99.0, 100.0].map(Some));
+        assert_eq!((quantile(&[7.0], 0.99), quantile(&[], 0.5)), (Some(7.0), None));
     }
 }
