@@ -21,7 +21,7 @@ pub async fn opened() -> Result<World> {
         eventually(&format!("{path} is as written"), || restored(&world, path)).await?;
     }
     // Of a test that ended half-way.
-    world.kubectl(&["delete", "pod", "gated", "--ignore-not-found", "--now"]).await?;
+    world.kubectl(&["delete", "pod", "gated", crate::odd::NAME, "--ignore-not-found", "--now"]).await?;
     scale(&world, "user-service", 2).await?;
     for name in ["user", "caller"] {
         for type_ in ["Ready", "Enforced"] {

@@ -70,7 +70,9 @@ impl World {
 
     async fn try_run(&self, program: &str, args: &[&str], stdin: Option<&str>) -> Result<Output> {
         use tokio::io::AsyncWriteExt;
-        let mut command = Command::new(fusebox_cluster::tools::path(self.cluster.places(), program));
+        // What is not one of our tools, like docker, is on the PATH that the cluster gives.
+        let ours = fusebox_cluster::tools::path(self.cluster.places(), program);
+        let mut command = Command::new(if ours.exists() { ours } else { program.into() });
         command.args(args).envs(&self.env).kill_on_drop(true);
         command.stdin(std::process::Stdio::piped());
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());

@@ -178,8 +178,8 @@ impl Store for Writer {
             let epoch = etcd.get(&fence).and_then(|(value, _)| serde_json::from_slice::<u64>(&value).ok());
             let mine = match mine {
                 Some(mine) if epoch == Some(mine) => mine,
-                // Another took over.
-                Some(mine) if epoch.is_some_and(|epoch| epoch > mine) => return (Some(mine), false),
+                // Another took over, be it by a write that a dead one had sent: the process ends and starts anew.
+                Some(mine) if epoch.is_some_and(|epoch| epoch > mine) => return (None, false),
                 // Lower or none: the store is new to this process, or was restored.
                 _ => epoch.max(mine).unwrap_or_default() + 1,
             };

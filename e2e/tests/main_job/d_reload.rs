@@ -70,7 +70,7 @@ async fn d_an_open_breaker_stays_open_through_an_edit() -> Result<()> {
 }
 
 #[tokio::test]
-async fn d_enforced_goes_false_and_true_again_with_its_generation() -> Result<()> {
+async fn d_enforced_is_told_with_its_generation() -> Result<()> {
     let world = shop::opened().await?;
     let config = watcher::Config::default().fields("metadata.name=user");
     let mut changes = Box::pin(watcher(resource::api(&world), config).default_backoff().applied_objects());
@@ -94,9 +94,10 @@ async fn d_enforced_goes_false_and_true_again_with_its_generation() -> Result<()
         Ok::<_, anyhow::Error>(seen)
     };
     let seen = tokio::time::timeout(fusebox_e2e::eventually::PATIENCE, verdicts).await??;
+    // What is in force everywhere within a quarter of a second is told once.
     let of_the_edit: Vec<_> =
         seen.iter().filter(|verdict| verdict.0 == generation).map(|v| v.1.as_str()).collect();
-    assert_eq!(of_the_edit, ["False", "True"], "{seen:?}");
+    assert!([&["True"][..], &["False", "True"]].contains(&&of_the_edit[..]), "{seen:?}");
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! Backends that go away: a condition names them, the rest goes on, all heals by itself.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use fusebox_cluster::install::PLATFORM_NAMESPACE;
 use fusebox_e2e::{World, consul, etcd, eventually, gateway, resource, shop};
@@ -7,6 +9,10 @@ use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::json;
+use tokio::time::Instant;
+
+/// How long Enforced may stay True while nobody can know: twice the lease of a report.
+const BOUND: Duration = Duration::from_secs(20);
 
 async fn backend(world: &World, name: &str, replicas: i32) -> Result<()> {
     let count = format!("--replicas={replicas}");
@@ -42,9 +48,10 @@ async fn trouble_consul_gone_and_back_empty() -> Result<()> {
 async fn trouble_etcd_gone_and_back_empty() -> Result<()> {
     let world = shop::opened().await?;
     backend(&world, "deployment/etcd", 0).await?;
+    let gone = Instant::now();
     resource::until_reason(&world, "user", "Published", "False", Some("EtcdUnavailable")).await?;
     assert_eq!(gateway::greet(&world, "Ada").await?.msg, "Hello, Ada", "instances keep their last policy");
-    // Publishing and the watch of the reports find out separately. How soon is not asserted here.
+    // Publishing and the watch of the reports find out separately.
     eventually("nobody can know", || async {
         let user = resource::api(&world).get("user").await?;
         let enforced = resource::condition(&user, "Enforced")?;
@@ -52,6 +59,8 @@ async fn trouble_etcd_gone_and_back_empty() -> Result<()> {
         Ok::<_, anyhow::Error>(())
     })
     .await?;
+    let took = Instant::now() - gone;
+    assert!(took <= BOUND, "Enforced stayed True for {took:?} without etcd");
 
     backend(&world, "deployment/etcd", 1).await?;
     resource::until(&world, "user", "Ready", "True").await?;
