@@ -94,7 +94,12 @@ fn edited(story: &Story) -> Result<()> {
     let edit = r#"{"spec":{"inbound":{"timeout":"300ms"}}}"#;
     let args = ["-n", "shop", "patch", "rsvc", "user", "--type=merge", "-p", edit];
     story.kubectl_args(&args)?;
+    let accepted = Instant::now();
     story.kubectl("-n shop wait --for=condition=Enforced rsvc/user --timeout=120s")?;
+    let took = Instant::now().duration_since(accepted).as_millis();
+    story::say(&format!(
+        "In force in every instance, reported and told {took} ms after the edit was accepted."
+    ));
     story::curl(&["-i", "-H", "Host: api.example.com", &web("/users/Ada")])?;
     story.kubectl("-n shop get pods -l app.kubernetes.io/name=user-service")?;
     story.kubectl("apply --server-side --force-conflicts -f examples/user.yaml")?;
