@@ -239,7 +239,7 @@ proptest! {
         let schema = schema(POLICY);
         prop_assert_eq!(agree(&schema, &document), None);
         prop_assert!(schema.is_valid(&document), "{}", document);
-        let changed = changes.iter().fold(document.clone(), |document, (place, change)| mutate(&document, place, change));
+        let changed = changes.iter().fold(document.clone(), |document, (place, change)| mutate(&document, *place, *change));
         agree(&schema, &hashed(changed, &document));
     }
 }

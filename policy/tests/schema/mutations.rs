@@ -13,7 +13,7 @@ pub fn mutants(document: &Value) -> Vec<Value> {
 }
 
 /// One of them.
-pub fn mutate(document: &Value, place: &Index, change: &Index) -> Value {
+pub fn mutate(document: &Value, place: Index, change: Index) -> Value {
     let places = places(document);
     let changes = changes(document, &places[place.index(places.len())]);
     changes.get(change.index(changes.len().max(1))).cloned().unwrap_or_else(|| document.clone())
@@ -25,10 +25,10 @@ fn places(document: &Value) -> Vec<String> {
         found.push(at.to_owned());
         match value {
             Value::Object(of) => {
-                of.iter().for_each(|(key, value)| walk(value, &format!("{at}/{key}"), found))
+                of.iter().for_each(|(key, value)| walk(value, &format!("{at}/{key}"), found));
             }
             Value::Array(of) => {
-                of.iter().enumerate().for_each(|(n, value)| walk(value, &format!("{at}/{n}"), found))
+                of.iter().enumerate().for_each(|(n, value)| walk(value, &format!("{at}/{n}"), found));
             }
             _ => {}
         }

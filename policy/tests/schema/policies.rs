@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fusebox_policy::policy::{
     BreakerMode, CircuitBreakerBuilder, CommandBuilder, MethodBuilder, MethodMatch, PolicyBuilder,
-    RateLimitBuilder, RateScope,
+    RateLimitBuilder, RateScope, RetryBuilder,
 };
 use proptest::option::weighted;
 use proptest::prelude::*;
@@ -27,7 +27,7 @@ pub struct Terms {
 
 #[derive(Clone, Debug)]
 struct Breaker {
-    numbers: (Option<u64>, Option<u64>, Option<u64>, Option<u64>, Option<u64>, Option<u64>),
+    numbers: [Option<u64>; 6],
     slow: Option<(u64, u64)>,
     count_rejections: Option<bool>,
     mode: Option<BreakerMode>,
@@ -65,8 +65,12 @@ fn breaker() -> impl Strategy<Value = Breaker> {
     let modes =
         vec![BreakerMode::Enforce, BreakerMode::ForcedOpen, BreakerMode::ForcedClosed, BreakerMode::Disabled];
     let slow = weighted(0.3, (1..=100_u64, number(1, 100)));
-    (numbers, slow, any::<Option<bool>>(), weighted(0.5, prop::sample::select(modes)))
-        .prop_map(|(numbers, slow, count_rejections, mode)| Breaker { numbers, slow, count_rejections, mode })
+    (numbers, slow, any::<Option<bool>>(), weighted(0.5, prop::sample::select(modes))).prop_map(
+        |((a, b, c, d, e, f), slow, count_rejections, mode)| {
+            let numbers = [a, b, c, d, e, f];
+            Breaker { numbers, slow, count_rejections, mode }
+        },
+    )
 }
 
 prop_compose! {
@@ -130,7 +134,7 @@ impl Terms {
         let of = with(of, self.retry, |of, (attempts, each, budget)| {
             of.retry(|of| {
                 let of = with(of.max_attempts(attempts), each, |of, each| of.per_try_timeout(ms(each)));
-                with(of, budget, |of, budget| of.budget_percent(budget))
+                with(of, budget, RetryBuilder::budget_percent)
             })
         });
         let of = of.ignore_errors(self.ignore.clone()).count_errors(self.count.clone());
@@ -147,7 +151,7 @@ impl Terms {
 
 impl Breaker {
     fn of(&self, of: CircuitBreakerBuilder) -> CircuitBreakerBuilder {
-        let (errors, volume, sleep, window, probes, row) = self.numbers;
+        let [errors, volume, sleep, window, probes, row] = self.numbers;
         let of = with(of, errors, CircuitBreakerBuilder::error_percent_threshold);
         let of = with(of, volume, CircuitBreakerBuilder::request_volume_threshold);
         let of = with(of, sleep, |of, sleep| of.sleep_window(ms(sleep)));
@@ -242,7 +246,7 @@ impl Terms {
             return method;
         }
         let breaker = self.breaker.as_ref().map(|breaker| {
-            let (errors, volume, sleep, window, probes, row) = breaker.numbers;
+            let [errors, volume, sleep, window, probes, row] = breaker.numbers;
             json!({
                 "errorPercentThreshold": errors,
                 "requestVolumeThreshold": volume,

@@ -112,12 +112,12 @@ fn a_break_is_told_from_an_addition() {
         assert!(find(&set(at, value.clone())) > 0, "{at} may not become {value}");
     }
     let more = |new: &mut Value| {
-        new["$defs"]["RetryPolicy"]["properties"]["backoffMs"] = json!({ "type": "integer" })
+        new["$defs"]["RetryPolicy"]["properties"]["backoffMs"] = json!({ "type": "integer" });
     };
-    let mode = |new: &mut Value| {
+    let choice = |new: &mut Value| {
         new["$defs"]["BreakerMode"]["oneOf"].as_array_mut().unwrap().push(json!({ "const": "Sampled" }));
     };
     let wider = set("/$defs/Millis/maximum", json!(7_200_000));
     let words = set("/$defs/Millis/description", json!("Of a second, the thousandth part."));
-    assert_eq!([find(&more), find(&mode), find(&wider), find(&words)], [0; 4]);
+    assert_eq!([find(&more), find(&choice), find(&wider), find(&words)], [0; 4]);
 }
