@@ -121,12 +121,17 @@ fn published(millis: u64, breaker: Option<BreakerPolicy>) -> PolicyDocument {
     PolicyDocument::new("uid", Policy { inbound: Inbound::default(), outbound, shadow: None })
 }
 
-/// The report, once it is as it should be.
+/// The report, which follows the published schema, once it is as it should be.
 async fn reported(client: &Client, key: &str, what: &str, done: impl Fn(&Report) -> bool) -> Report {
+    let schema = include_str!("../../docs/reference/report-v1.schema.json");
+    let schema = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
     let mut last = None;
     eventually(what, async || {
         let answer = client.kv_client().get(key, None).await.unwrap();
-        last = answer.kvs().first().map(|kv| serde_json::from_slice::<Report>(kv.value()).unwrap());
+        last = answer.kvs().first().map(|kv| {
+            schema.validate(&serde_json::from_slice(kv.value()).unwrap()).unwrap();
+            serde_json::from_slice::<Report>(kv.value()).unwrap()
+        });
         last.as_ref().is_some_and(&done)
     })
     .await;
@@ -143,7 +148,7 @@ async fn a_service_in_go_takes_part_in_enforced() {
     let first = reported(&client, &report, "it is there", |_| true).await;
     assert_eq!((first.hash, first.rejected), (None, None), "before the first policy");
 
-    // Under a lease of ten seconds, and a document of its own schema.
+    // Under a lease of ten seconds.
     let answer = client.get(report.as_str(), None).await.unwrap();
     let lease = client.lease_time_to_live(answer.kvs()[0].lease(), None).await.unwrap();
     assert_eq!((lease.granted_ttl(), lease.ttl() > 0), (10, true));
@@ -192,7 +197,7 @@ fn the_page_quotes_the_tested_program() {
         .skip(1)
         .map(|rest| rest.split_once("```").expect("the end of the code").0)
         .collect();
-    assert_eq!(quoted.len(), 2, "what it reads and how it reports");
+    assert_eq!(quoted.len(), 2, "what it knows and how it reports");
     for code in quoted {
         assert!(source.contains(code), "not in e2e/go/report.go:\n{code}");
     }

@@ -64,17 +64,20 @@ async fn reported(client: &Client, prefix: &str, hash: &PolicyHash) -> u64 {
     runs.count() as u64
 }
 
-/// What etcd has been asked, by method, and all that it counts as a write.
+/// What etcd has been asked, by method.
 fn asked(metrics: &str) -> BTreeMap<String, u64> {
-    let messages = metrics.lines().filter_map(|line| {
-        let (labels, _) = line.strip_prefix("grpc_server_msg_received_total{")?.split_once('}')?;
-        let method = labels.split_once("grpc_method=\"")?.1.split_once('"')?.0;
-        let count = counted(metrics, &format!("grpc_server_msg_received_total{{{labels}}} "));
-        Some((method.to_owned(), count))
-    });
-    messages.collect()
+    let mut messages = BTreeMap::new();
+    for line in metrics.lines() {
+        let Some(labels) = line.strip_prefix("grpc_server_msg_received_total{") else { continue };
+        let (labels, count) = labels.split_once("} ").unwrap();
+        let method = labels.split_once("grpc_method=\"").unwrap().1.split_once('"').unwrap().0;
+        // Two services may have a method of one name.
+        *messages.entry(method.to_owned()).or_default() += counted(count, "");
+    }
+    messages
 }
 
+/// All that etcd counts as a write.
 const WRITES: [&str; 5] = [
     "etcd_mvcc_put_total ",
     "etcd_mvcc_delete_total ",
