@@ -30,10 +30,10 @@ fn program() -> &'static Path {
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("other-languages");
         let mut build = std::process::Command::new("go");
         build.args(["build", "-trimpath", "-o"]).arg(&program).arg(".").current_dir(GO);
-        let built = build.env("GOFLAGS", "-mod=readonly -buildvcs=false").output().expect(
+        let output = build.env("GOFLAGS", "-mod=readonly -buildvcs=false").output().expect(
             "these tests build e2e/go: install Go as new as e2e/go/go.mod says, and put `go` on the PATH",
         );
-        assert!(built.status.success(), "go build: {}", String::from_utf8_lossy(&built.stderr));
+        assert!(output.status.success(), "go build: {}", String::from_utf8_lossy(&output.stderr));
         program
     })
 }

@@ -115,9 +115,9 @@ async fn a_fleet_at_rest_renews_its_leases_and_writes_nothing() {
     .await;
     let all = Instant::now() - started;
 
-    let (before, ours, etcds) = (etcd.metrics().await, weight("self"), etcd.weight());
+    let (before, weights) = (etcd.metrics().await, [weight("self"), etcd.weight()]);
     sleep(REST).await;
-    let (after, our, etcd_s) = (etcd.metrics().await, weight("self"), etcd.weight());
+    let (after, now) = (etcd.metrics().await, [weight("self"), etcd.weight()]);
 
     for write in WRITES {
         let counts = (counted(&before, write), counted(&after, write));
@@ -132,13 +132,9 @@ async fn a_fleet_at_rest_renews_its_leases_and_writes_nothing() {
     let seconds = REST.as_secs();
     println!("{INSTANCES} instances: ready after {ready:?}, reported after {all:?}");
     println!("asked in {seconds} s, by method: {more:?}");
-    println!(
-        "processors in {seconds} s: ours {} ms, etcd's {} ms; memory: ours {} MiB, etcd's {} MiB",
-        (our.0 - ours.0) * 10,
-        (etcd_s.0 - etcds.0) * 10,
-        our.1 / 1024,
-        etcd_s.1 / 1024
-    );
+    for (whose, before, now) in [("ours", weights[0], now[0]), ("etcd", weights[1], now[1])] {
+        println!("{whose}: {} ms of processor in {seconds} s, {} MiB", (now.0 - before.0) * 10, now.1 / 1024);
+    }
     // Leases are renewed; the reporter looks whether its key is there; a quiet watch asks whether anybody is.
     let known = ["LeaseKeepAlive", "Range", "Watch"];
     assert!(more.keys().all(|method| known.contains(method)), "{more:?}");
