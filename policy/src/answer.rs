@@ -11,18 +11,22 @@ const MAX_CONTENT_TYPE: usize = 128;
 
 /// What a server answers in place of an error, in the shape of the method.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum StaticAnswer {
     /// The response message of a gRPC method.
     Message {
         /// The message as protobuf writes it in JSON: an object, at most 4096 bytes.
+        #[cfg_attr(feature = "crd", schemars(extend("maxLength" = MAX_BYTES, "contentMediaType" = "application/json")))]
         json: String,
     },
     /// The response of an HTTP method, with status 200.
     Body {
         /// Like `application/json`: visible ASCII and spaces, at most 128 bytes.
+        #[cfg_attr(feature = "crd", schemars(extend("pattern" = "^[ -~]{1,128}$")))]
         content_type: String,
         /// Sent as it stands, at most 4096 bytes.
+        #[cfg_attr(feature = "crd", schemars(extend("maxLength" = MAX_BYTES)))]
         body: String,
     },
 }

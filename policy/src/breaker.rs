@@ -9,6 +9,7 @@ use crate::limits::{Millis, Percent, Probes, Volume};
 /// The error percentage is `(failures + timeouts) / (successes + failures + timeouts)` over the
 /// rolling window, compared inclusively by integer arithmetic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BreakerPolicy {
     /// Opens at this percentage of errors or above.
@@ -18,6 +19,7 @@ pub struct BreakerPolicy {
     /// How long it stays open before it lets probes through.
     pub sleep_window_ms: Millis,
     /// The length of the window, at least one second; ten buckets.
+    #[cfg_attr(feature = "crd", schemars(extend("minimum" = 1000)))]
     pub rolling_window_ms: Millis,
     /// How many probes half-open admits, and how many must succeed to close.
     pub half_open_probes: Probes,
@@ -29,14 +31,17 @@ pub struct BreakerPolicy {
     pub slow_call: Option<SlowCall>,
     /// Whether a call that the concurrency limit refused counts as a failure.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[cfg_attr(feature = "crd", schemars(extend("default" = false)))]
     pub count_rejections: bool,
     /// What the breaker does with its verdict.
     #[serde(default, skip_serializing_if = "BreakerMode::is_enforce")]
+    #[cfg_attr(feature = "crd", schemars(extend("default" = BreakerMode::Enforce)))]
     pub mode: BreakerMode,
 }
 
 /// When calls are too slow: judged over the same window and above the same volume as the errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SlowCall {
     /// A call is slow that took this long or longer, whatever its outcome. Shorter than the timeout.

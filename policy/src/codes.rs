@@ -37,6 +37,8 @@ pub(crate) const PATTERN: &str = "^(CANCELLED|UNKNOWN|INVALID_ARGUMENT|DEADLINE_
 
 /// How a call ended that did not succeed: as text `NOT_FOUND` or `404`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "crd", schemars(extend("pattern" = PATTERN)))]
 #[serde(try_from = "String", into = "String")]
 pub enum ErrorCode {
     /// A gRPC code by its number, 1 to 16.
@@ -96,13 +98,16 @@ impl fmt::Display for ErrorCode {
 /// Where a command's classes of errors differ from the default. A code is in one list at most; either list
 /// has at most 32.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ErrorClasses {
     /// Not counted, like the client's errors.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[cfg_attr(feature = "crd", schemars(extend("maxItems" = MAX_CODES)))]
     pub ignore: BTreeSet<ErrorCode>,
     /// Counted as failures, although client errors by default.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    #[cfg_attr(feature = "crd", schemars(extend("maxItems" = MAX_CODES)))]
     pub count: BTreeSet<ErrorCode>,
 }
 

@@ -16,9 +16,11 @@ pub struct OutOfRange {
 }
 
 macro_rules! bounded {
-    ($(#[$doc:meta])* $name:ident($inner:ty), $what:literal, $range:literal, $ok:expr) => {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $what:literal, $least:literal..=$most:literal $unit:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+        #[cfg_attr(feature = "crd", schemars(extend("minimum" = $least, "maximum" = $most)))]
         #[serde(try_from = "u64", into = "u64")]
         pub struct $name(pub(crate) $inner);
 
@@ -26,12 +28,14 @@ macro_rules! bounded {
             type Error = OutOfRange;
 
             fn try_from(value: u64) -> Result<Self, OutOfRange> {
-                let ok: fn(u64) -> Option<$inner> = $ok;
-                ok(value).map(Self).ok_or(OutOfRange { what: $what, range: $range, value: value.to_string() })
+                let inner = <$inner>::try_from(value).ok().filter(|value| ($least..=$most).contains(value));
+                let range = concat!($least, " to ", $most, $unit);
+                inner.map(Self).ok_or(OutOfRange { what: $what, range, value: value.to_string() })
             }
         }
 
         impl From<$name> for u64 {
+            #[allow(clippy::useless_conversion)] // where it holds an u64
             fn from(value: $name) -> u64 {
                 value.0.into()
             }
@@ -39,33 +43,17 @@ macro_rules! bounded {
     };
 }
 
-/// 1 ms to 1 h, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "u64", into = "u64")]
-pub struct Millis(pub(crate) u64);
+bounded! {
+    /// 1 ms to 1 h, in milliseconds.
+    Millis(u64), "a duration", 1..=3_600_000 " ms"
+}
+// An hour, in both ways of writing it.
+const _: () = assert!(duration::MAX.as_millis() == 3_600_000);
 
 impl Millis {
     /// The value as a duration.
     pub const fn get(self) -> Duration {
         Duration::from_millis(self.0)
-    }
-}
-
-impl TryFrom<u64> for Millis {
-    type Error = OutOfRange;
-
-    fn try_from(value: u64) -> Result<Self, OutOfRange> {
-        if value >= 1 && u128::from(value) <= duration::MAX.as_millis() {
-            Ok(Self(value))
-        } else {
-            Err(OutOfRange { what: "a duration", range: "1 to 3600000 ms", value: value.to_string() })
-        }
-    }
-}
-
-impl From<Millis> for u64 {
-    fn from(value: Millis) -> u64 {
-        value.0
     }
 }
 
@@ -79,35 +67,32 @@ impl TryFrom<Duration> for Millis {
 
 bounded! {
     /// How many requests may be in flight at once: 1 to 1,000,000.
-    Limit(u32), "a concurrency limit", "1 to 1000000",
-    |v| u32::try_from(v).ok().filter(|v| (1..=1_000_000).contains(v))
+    Limit(u32), "a concurrency limit", 1..=1_000_000 ""
 }
 bounded! {
     /// 1 to 100 percent.
-    Percent(u8), "a percentage", "1 to 100", |v| u8::try_from(v).ok().filter(|v| (1..=100).contains(v))
+    Percent(u8), "a percentage", 1..=100 ""
 }
 bounded! {
     /// How many calls a window must hold before it is judged: 1 to 1,000,000.
-    Volume(u32), "a request volume", "1 to 1000000",
-    |v| u32::try_from(v).ok().filter(|v| (1..=1_000_000).contains(v))
+    Volume(u32), "a request volume", 1..=1_000_000 ""
 }
 bounded! {
     /// How many probes a half-open breaker admits, and how many must succeed to close it: 1 to 100.
-    Probes(u8), "the number of probes", "1 to 100", |v| u8::try_from(v).ok().filter(|v| (1..=100).contains(v))
+    Probes(u8), "the number of probes", 1..=100 ""
 }
 
 bounded! {
     /// Requests a second: 1 to 1,000,000,000, one each nanosecond.
-    Rate(u32), "a rate", "1 to 1000000000 requests a second",
-    |v| u32::try_from(v).ok().filter(|v| (1..=1_000_000_000).contains(v))
+    Rate(u32), "a rate", 1..=1_000_000_000 " requests a second"
 }
 bounded! {
     /// Requests that may come at once after a pause: 1 to 1,000,000.
-    Burst(u32), "a burst", "1 to 1000000", |v| u32::try_from(v).ok().filter(|v| (1..=1_000_000).contains(v))
+    Burst(u32), "a burst", 1..=1_000_000 ""
 }
 bounded! {
     /// How often a call is tried, the first time included: 2 to 10.
-    Attempts(u8), "the number of attempts", "2 to 10", |v| u8::try_from(v).ok().filter(|v| (2..=10).contains(v))
+    Attempts(u8), "the number of attempts", 2..=10 ""
 }
 
 impl Limit {
@@ -155,6 +140,7 @@ impl Attempts {
 
 /// How many requests a second pass: a bucket of `burst` tokens, refilled at the rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RateLimit {
     /// Over time.
@@ -163,6 +149,7 @@ pub struct RateLimit {
     pub burst: Burst,
     /// Whose requests are counted together.
     #[serde(default, skip_serializing_if = "RateScope::is_instance")]
+    #[cfg_attr(feature = "crd", schemars(extend("default" = RateScope::Instance)))]
     pub scope: RateScope,
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which requests a method's policy holds for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum MethodMatch {
     /// A gRPC method, or every method of a service.

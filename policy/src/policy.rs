@@ -42,6 +42,7 @@ pub struct Policy {
 /// A candidate for the policy, complete where it is given: it decides on every call and counts what it would
 /// have done, but never acts. Of what could only act, fallbacks and retries, it holds nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Shadow {
     /// Instead of the policy's. None: no candidate for it.
@@ -54,17 +55,21 @@ pub struct Shadow {
 
 /// Policies of the calls to a service, attached by path.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Inbound {
     /// For requests that match no method; they share its one concurrency limit.
+    #[cfg_attr(feature = "crd", schemars(extend("properties" = { "fallback": { "type": "null" } })))]
     pub default: ServerPolicy,
     /// The first match wins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "crd", schemars(extend("maxItems" = MAX_ENTRIES)))]
     pub methods: Vec<MethodPolicy>,
 }
 
 /// What a server holds a request to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServerPolicy {
     /// After it the work is cancelled and the caller told. None: only the caller's own deadline counts.
@@ -84,6 +89,7 @@ pub struct ServerPolicy {
 
 /// The policy of one method.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MethodPolicy {
     /// Which requests it holds for.
@@ -95,17 +101,20 @@ pub struct MethodPolicy {
 
 /// Policies of the calls a service makes, attached by command name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Outbound {
     /// For a command that the policy does not name. Such a name is reported.
     pub default: CommandPolicy,
     /// By name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "crd", schemars(extend("maxProperties" = MAX_ENTRIES)))]
     pub commands: BTreeMap<String, CommandPolicy>,
 }
 
 /// What one command is held to. Each command has a breaker and a limit of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CommandPolicy {
     /// After it the call is cancelled. None: never.
@@ -128,15 +137,17 @@ pub struct CommandPolicy {
     pub errors: ErrorClasses,
     /// Whether the fallback that the code offers is used.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
+    #[cfg_attr(feature = "crd", schemars(extend("default" = true)))]
     pub fallback_enabled: bool,
-    /// Fallbacks in flight at once; one more is not run and the error reaches the caller. None: the
-    /// library's default, [`hystrix::FALLBACK_MAX_CONCURRENT_REQUESTS`].
+    /// Fallbacks in flight at once; one more is not run and the error reaches the caller. None: 10,
+    /// the default of [`hystrix`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback_max_concurrent_requests: Option<Limit>,
 }
 
 /// How a failed call is tried again, within the call's own timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RetryPolicy {
     /// Tries of one call, the first included.

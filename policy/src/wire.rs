@@ -3,6 +3,8 @@
 //! A reader refuses a [`PolicyDocument`] that it does not fully understand: an unknown field or a
 //! newer [`SCHEMA`] means a rule it could not enforce. A [`Report`] is read leniently: what a newer
 //! instance adds is of no concern to an older operator.
+//!
+//! For other languages they are described by the JSON Schemas in `docs/reference`, generated from here.
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,6 +27,7 @@ pub const MAX_REPORTED: usize = 16;
 /// A digest of a policy's meaning: equal policies have equal hashes, whatever else of their resource
 /// differs. 64 bits of SHA-256 in hex: it tells revisions of one resource apart, it proves nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct PolicyHash(String);
 
@@ -52,13 +55,16 @@ impl fmt::Display for PolicyHash {
 
 /// What the operator publishes for a resource and its instances run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicyDocument {
-    /// [`SCHEMA`].
+    /// The version of this schema. A reader refuses a document with another.
+    #[cfg_attr(feature = "crd", schemars(extend("const" = SCHEMA)))]
     pub schema: u32,
     /// The UID of the resource.
     pub uid: String,
-    /// The hash of the policy below.
+    /// The hash of the policy below, 16 hexadecimal digits: what a report gives back.
+    #[cfg_attr(feature = "crd", schemars(extend("pattern" = "^[0-9a-f]{16}$")))]
     pub hash: PolicyHash,
     /// Calls to the service.
     pub inbound: Inbound,
@@ -141,6 +147,7 @@ impl PolicyDocument {
 
 /// What an instance says of itself, under a lease: the key vanishes with the instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// The name a person knows the instance by: its pod's name, or its address.
@@ -152,7 +159,8 @@ pub struct Report {
     /// The policy in force. None: the compiled-in default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<PolicyHash>,
-    /// Since when.
+    /// Since when it is in force, as RFC 3339 writes it.
+    #[cfg_attr(feature = "crd", schemars(with = "String", extend("format" = "date-time")))]
     pub applied_at: Timestamp,
     /// The newest document, if it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -161,20 +169,21 @@ pub struct Report {
     /// a library from before it was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_layer: Option<bool>,
-    /// Commands that the code calls and the policy does not name, at most [`MAX_REPORTED`].
+    /// Commands that the code calls and the policy does not name, at most 16 ([`MAX_REPORTED`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown_commands: Vec<String>,
-    /// Breakers that are not closed, at most [`MAX_REPORTED`].
+    /// Breakers that are not closed, at most 16 ([`MAX_REPORTED`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub breakers: Vec<BreakerReport>,
     /// What the shadow policy would have done, for its commands and methods that would have acted, at most
-    /// [`MAX_REPORTED`].
+    /// 16 ([`MAX_REPORTED`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shadow: Vec<ShadowReport>,
 }
 
 /// A document that an instance refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Rejected {
     /// Its hash, if it could be read.
@@ -186,6 +195,7 @@ pub struct Rejected {
 
 /// A breaker that is not closed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct BreakerReport {
     /// The command it guards.
@@ -193,6 +203,7 @@ pub struct BreakerReport {
     /// Its state.
     pub state: BreakerState,
     /// When it entered the state.
+    #[cfg_attr(feature = "crd", schemars(with = "String", extend("format" = "date-time")))]
     pub since: Timestamp,
     /// Why it opened, for a person: `30 % errors of 40 calls`.
     pub reason: String,
@@ -200,6 +211,7 @@ pub struct BreakerReport {
 
 /// The state of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub enum BreakerState {
     /// Calls pass.
     Closed,
@@ -212,6 +224,7 @@ pub enum BreakerState {
 /// What the shadow policy would have done to the calls of one command or method, counted since the process first
 /// had one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ShadowReport {
     /// The command, or the method as its match is written: `user.v1.UserService/GetUser`.
@@ -240,6 +253,7 @@ pub struct ShadowReport {
 
 /// What a shadow policy decided on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum ShadowKind {
     /// A call that the service makes.
@@ -251,9 +265,11 @@ pub enum ShadowKind {
 /// How many instances share a rate limit of scope Service. It is no part of the policy, as it changes with
 /// every instance; unknown fields are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Fleet {
     /// Ready by their endpoint.
+    #[cfg_attr(feature = "crd", schemars(range(max = u32::MAX)))]
     pub ready: u32,
 }
 

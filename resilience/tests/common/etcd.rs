@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions};
 use tempfile::TempDir;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -132,6 +132,22 @@ impl Etcd {
         assert!(status.success());
     }
 
+    /// Its metrics, as Prometheus reads them.
+    #[allow(dead_code)] // not every test counts
+    pub async fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(self.address()).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// What it has used of processors, and holds of memory: hundredths of a second, KiB.
+    #[allow(dead_code)] // not every test weighs
+    pub fn weight(&self) -> (u64, u64) {
+        weight(&self.child.as_ref().unwrap().id().unwrap().to_string())
+    }
+
     pub async fn client(&self) -> Client {
         let options = ConnectOptions::new().with_timeout(Duration::from_secs(5));
         Client::connect([self.url()], Some(options)).await.unwrap()
@@ -176,6 +192,26 @@ impl Wire {
     pub fn cut(&self, cut: bool) {
         self.whole.send_replace(!cut);
     }
+}
+
+/// What a process has used of processors, and holds of memory: hundredths of a second, KiB.
+#[allow(dead_code)] // not every test weighs
+pub fn weight(process: &str) -> (u64, u64) {
+    let read = |file| std::fs::read_to_string(format!("/proc/{process}/{file}")).unwrap();
+    let (stat, status) = (read("stat"), read("status"));
+    // Behind the name, which may hold spaces: user and system time are the 12th and 13th.
+    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let used = [11, 12].map(|field| fields[field].parse::<u64>().unwrap());
+    let held = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB")).unwrap();
+    (used[0] + used[1], held.trim().parse().unwrap())
+}
+
+/// The value of one line of metrics, its labels included; zero if it is not there.
+#[allow(dead_code)] // not every test counts
+pub fn counted(metrics: &str, line: &str) -> u64 {
+    let value = metrics.lines().find_map(|found| found.strip_prefix(line)?.trim().parse::<f64>().ok());
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count
+    value.map_or(0, |value| value as u64)
 }
 
 /// Waits for what must happen, far longer than it ever takes.

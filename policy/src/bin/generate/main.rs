@@ -1,6 +1,7 @@
 //! Writes what is generated from the contracts: `generate <root of the checkout>`.
 
 mod reference;
+mod schemas;
 
 use std::path::Path;
 
@@ -19,6 +20,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     write("crds/resilientservices.yaml", format!("{HEAD}{}", serde_saphyr::to_string(&crd)?))?;
     write("docs/reference/resilientservice.md", reference::page(&serde_json::to_value(&crd)?))?;
+    for (path, schema) in schemas::all()? {
+        write(path, schema)?;
+    }
     // In the chart the CRD is a template, so that an upgrade reaches it; it outlives the release, since
     // deleting it would delete every resource.
     crd.metadata.annotations = Some([("helm.sh/resource-policy".to_owned(), "keep".to_owned())].into());
