@@ -77,7 +77,8 @@ impl Keys {
         if namespace.is_empty() || !namespace.chars().all(good) {
             return Err(AccessError::Namespace(namespace.to_owned()));
         }
-        let own = |kind: &str, access| Grant { prefix: format!("{}{kind}/{namespace}/", self.prefix()), access };
+        let own =
+            |kind: &str, access| Grant { prefix: format!("{}{kind}/{namespace}/", self.prefix()), access };
         let mut grants = vec![
             own("policy", Access::Read),
             own("config", Access::Read),
@@ -106,7 +107,8 @@ impl Keys {
 /// Each once, and none that another of them covers.
 fn checked<'a>(prefixes: impl Iterator<Item = &'a String>) -> Result<Vec<String>, AccessError> {
     let all: BTreeSet<&String> = prefixes.collect();
-    if let Some(wrong) = all.iter().find(|prefix| OWN.starts_with(prefix.as_str()) || prefix.starts_with(OWN)) {
+    if let Some(wrong) = all.iter().find(|prefix| OWN.starts_with(prefix.as_str()) || prefix.starts_with(OWN))
+    {
         return Err(AccessError::Prefix((*wrong).clone()));
     }
     let covered = |prefix: &String| all.iter().any(|other| *other != prefix && prefix.starts_with(*other));
@@ -155,7 +157,8 @@ mod tests {
         let raw = allowed(&[("shop", &["service.user."]), ("other", &["x."])]);
         let role = Keys::new("demo").namespace_role("shop", &raw).unwrap();
         assert_eq!(role.name, "fusebox.demo.shop");
-        let grants: Vec<_> = role.grants.iter().map(|grant| format!("{} {}", grant.access, grant.prefix)).collect();
+        let grants: Vec<_> =
+            role.grants.iter().map(|grant| format!("{} {}", grant.access, grant.prefix)).collect();
         assert_eq!(
             grants,
             [
@@ -256,7 +259,8 @@ mod tests {
 
     #[test]
     fn a_prefix_is_quoted_for_the_shell() {
-        let role = Role { name: "r".into(), grants: vec![Grant { prefix: "a b'c".into(), access: Access::Read }] };
+        let role =
+            Role { name: "r".into(), grants: vec![Grant { prefix: "a b'c".into(), access: Access::Read }] };
         assert!(role.etcdctl().contains(r"--prefix read 'a b'\''c'"), "{}", role.etcdctl());
     }
 }

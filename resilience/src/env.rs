@@ -103,9 +103,8 @@ fn both(
     (first, first_fix): (&'static str, &'static str),
     (second, second_fix): (&'static str, &'static str),
 ) -> Result<Option<(String, String)>, EnvError> {
-    let missing = |variable, other, fix| {
-        Err(EnvError { variable, problem: format!("is not set but {other} is"), fix })
-    };
+    let missing =
+        |variable, other, fix| Err(EnvError { variable, problem: format!("is not set but {other} is"), fix });
     match (get(first), get(second)) {
         (Some(a), Some(b)) => Ok(Some((a, b))),
         (None, None) => Ok(None),

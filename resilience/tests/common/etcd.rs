@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 /// Where etcd is: `$FUSEBOX_ETCD_BIN`, else the cache that `cargo xtask cluster up` fills.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     if let Some(program) = std::env::var_os("FUSEBOX_ETCD_BIN") {
         return program.into();
     }
@@ -63,14 +63,27 @@ impl Etcd {
         etcd
     }
 
-    /// Serves TLS with this certificate and key.
+    /// One more argument of its command line.
+    pub fn argument(&mut self, argument: impl Into<String>) {
+        self.arguments.push(argument.into());
+    }
+
+    /// Serves TLS with this certificate and key. Called again it replaces the files.
     pub fn tls(&mut self, certificate: &str, key: &str) {
         for (name, pem) in [("cert-file", certificate), ("key-file", key)] {
-            let path = self.folder.path().join(name);
-            std::fs::write(&path, pem).unwrap();
-            self.arguments.push(format!("--{name}={}", path.display()));
+            let path = self.write(name, pem);
+            if self.scheme == "http" {
+                self.argument(format!("--{name}={path}"));
+            }
         }
         self.scheme = "https";
+    }
+
+    /// A file in its folder; its path.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
     }
 
     pub fn folder(&self) -> &std::path::Path {
