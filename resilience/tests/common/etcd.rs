@@ -100,6 +100,18 @@ impl Etcd {
 
     /// Starts it on the data it has, and waits until it answers.
     pub async fn run(&mut self) {
+        self.run_locked().await;
+        if self.scheme == "http" {
+            eventually("etcd answers", async || {
+                let get = async { self.client().await.get("x", None).await };
+                matches!(timeout(Duration::from_secs(1), get).await, Ok(Ok(_)))
+            })
+            .await;
+        }
+    }
+
+    /// Starts it, and waits until it listens: one that answers only to those it knows.
+    pub async fn run_locked(&mut self) {
         let (url, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer));
         let child = Command::new(program())
             .arg(format!("--data-dir={}", self.folder.path().join("data").display()))
@@ -116,13 +128,6 @@ impl Etcd {
             .unwrap();
         self.child = Some(child);
         eventually("etcd listens", async || TcpStream::connect(self.address()).await.is_ok()).await;
-        if self.scheme == "http" {
-            eventually("etcd answers", async || {
-                let get = async { self.client().await.get("x", None).await };
-                matches!(timeout(Duration::from_secs(1), get).await, Ok(Ok(_)))
-            })
-            .await;
-        }
     }
 
     /// Ends it, by its pid; the data stays.
