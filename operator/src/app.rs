@@ -71,8 +71,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let stores = start(&client, &wake);
     let reports = Reports::default();
     let consul: Arc<dyn ConsulCatalog> = Arc::new(Consul::new(Http::new(&config.consul())?, &config.cluster));
-    let etcd: Arc<dyn PolicyStore> =
-        Arc::new(Etcd::new(config.etcd.config(), &config.cluster, reports.clone()));
+    let prefixes = settings.allowed.values().flatten().cloned().collect();
+    let etcd = Etcd::new(config.etcd.config(), &config.cluster, prefixes, reports.clone());
+    let etcd: Arc<dyn PolicyStore> = Arc::new(etcd);
     let context = Arc::new(Context {
         settings,
         cluster: Arc::new(Cluster::new(client.clone(), stores.clone(), &config.name)),

@@ -1,7 +1,6 @@
 //! `fusebox-operator etcd-access` on a real etcd: who it lets do what, again and again, and by hand the same.
 #![allow(missing_docs, clippy::expect_used, clippy::panic, clippy::unwrap_used)] // all of it is tests
 
-#[allow(dead_code, reason = "shared with other tests")]
 #[path = "../../resilience/tests/common/etcd.rs"]
 mod server;
 
@@ -60,7 +59,7 @@ async fn run(etcd: &Etcd, more: &[&str]) -> String {
 
 async fn client(etcd: &Etcd, user: &str) -> Client {
     let config = EtcdConfig::new([etcd.url()]).user(user, etcd.folder().join(format!("{user}.password")));
-    connect(&config).await.unwrap()
+    Box::pin(connect(&config)).await.unwrap()
 }
 
 /// Whether etcd did it, or refused it for want of a right.
@@ -189,7 +188,7 @@ async fn an_etcd_that_came_back_empty_is_set_up_again() {
     let locked = async |etcd: &Etcd| {
         let password = etcd.folder().join(format!("{SHOP}.password"));
         let config = EtcdConfig::new([etcd.url()]).user(SHOP, password);
-        eventually("it is set up", async || connect(&config).await.is_ok()).await;
+        eventually("it is set up", async || Box::pin(connect(&config)).await.is_ok()).await;
         assert!(!reads(&etcd.client().await, "x").await, "and not open");
     };
     locked(&etcd).await;

@@ -2,7 +2,6 @@
 #![allow(missing_docs, clippy::expect_used, clippy::panic, clippy::unwrap_used)] // all of it is tests
 
 mod common;
-#[allow(dead_code, reason = "shared with other tests")]
 #[path = "common/etcd.rs"]
 mod server;
 

@@ -10,4 +10,5 @@ mod f_bad_input;
 mod g_deleted;
 mod h_reinstalled;
 mod i_limits;
+mod j_least_privilege;
 mod trouble;

@@ -1,4 +1,5 @@
 //! A real etcd of a test's own, and a wire to it that can be cut.
+#![allow(dead_code, missing_docs)] // each test binary uses a part
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
