@@ -4,6 +4,7 @@ mod access;
 mod admin;
 mod app;
 mod claims;
+mod cli;
 mod config;
 mod consul;
 mod epoch;
@@ -19,20 +20,11 @@ mod reconcile;
 #[allow(clippy::unwrap_in_result, reason = "a world that cannot be locked fails its test")]
 mod world;
 
-use std::ffi::OsString;
-use std::process::ExitCode;
-
-use clap::Parser;
-
 #[tokio::main]
-async fn main() -> ExitCode {
-    let args: Vec<OsString> = std::env::args_os().collect();
-    let done = if args.get(1).is_some_and(|word| word == "etcd-access") {
-        Box::pin(access::run(access::AccessConfig::parse_from(&args[1..]))).await
-    } else {
-        app::run(config::Config::parse_from(args)).await
+async fn main() -> std::process::ExitCode {
+    let Err(error) = cli::run(std::env::args_os().collect()).await else {
+        return std::process::ExitCode::SUCCESS;
     };
-    let Err(error) = done else { return ExitCode::SUCCESS };
     eprintln!("fusebox-operator ends: {error:#}");
-    ExitCode::FAILURE
+    std::process::ExitCode::FAILURE
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use etcd_client::{Client, Permission, PermissionType, RoleRevokePermissionOptions};
 use fusebox_policy::access::{Access, Grant, Role};
 use sha2::{Digest, Sha256};
@@ -43,6 +43,7 @@ impl Maker {
 
     /// Gives etcd its administrator, then turns authentication on.
     pub async fn lock(&mut self, client: &mut Client, root: &str, password: &str) -> anyhow::Result<()> {
+        ensure!(root == ROOT, "etcd wants a user {ROOT:?} for that: give --etcd-user {ROOT}");
         if !client.role_list().await?.roles().iter().any(|role| role == ROOT) {
             client.role_add(ROOT).await?;
         }
