@@ -169,7 +169,7 @@ async fn rotated_certificates_and_a_new_authority_need_no_restart() {
 async fn an_expired_token_stops_neither_the_feed_nor_the_report() {
     let mut etcd = Etcd::new().await;
     etcd.argument("--auth-token-ttl=1");
-    expires(etcd).await;
+    Box::pin(expires(etcd)).await;
 }
 
 /// The other kind, which expires however much it is used.
@@ -180,7 +180,7 @@ async fn an_expired_signed_token_stops_neither_the_feed_nor_the_report() {
     let (private, public) =
         (etcd.write("token.key", &key.serialize_pem()), etcd.write("token.pub", &key.public_key_pem()));
     etcd.argument(format!("--auth-token=jwt,pub-key={public},priv-key={private},sign-method=ES256,ttl=1s"));
-    expires(etcd).await;
+    Box::pin(expires(etcd)).await;
 }
 
 async fn expires(mut etcd: Etcd) {
