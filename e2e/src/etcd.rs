@@ -1,18 +1,34 @@
 //! What etcd holds, read as an operator of it would.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use anyhow::Result;
-use etcd_client::{Client, GetOptions};
+use anyhow::{Context, Result};
+use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, TlsOptions};
+use fusebox_cluster::ETCD_PASSWORD_FILE;
 use fusebox_policy::keys::{Ident, Keys};
 use fusebox_policy::wire::Report;
 
 use crate::World;
 use crate::world::{CLUSTER, SHOP};
 
-/// A client.
+/// A client that may do all.
 pub async fn client(world: &World) -> Result<Client> {
-    Ok(Client::connect([world.address("ETCDCTL_ENDPOINTS")], None).await?)
+    let file = world.address(ETCD_PASSWORD_FILE);
+    let password = std::fs::read_to_string(file).context("no platform: run `cargo xtask demo` once")?;
+    client_as(world, Some(("root", &password))).await
+}
+
+/// A client of this user and password, or of nobody.
+pub async fn client_as(world: &World, user: Option<(&str, &str)>) -> Result<Client> {
+    let ca =
+        std::fs::read(world.address("ETCDCTL_CACERT")).context("no platform: run `cargo xtask demo` once")?;
+    let tls = TlsOptions::new().ca_certificate(Certificate::from_pem(ca));
+    let mut options = ConnectOptions::new().with_tls(tls).with_timeout(Duration::from_secs(10));
+    if let Some((name, password)) = user {
+        options = options.with_user(name, password.trim_end());
+    }
+    Ok(Client::connect([world.address("ETCDCTL_ENDPOINTS")], Some(options)).await?)
 }
 
 /// The keys of the demo's cluster.

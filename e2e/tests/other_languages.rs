@@ -2,7 +2,6 @@
 //! service without our library that takes part in `Enforced`.
 #![allow(missing_docs, clippy::expect_used, clippy::panic, clippy::unwrap_used)] // all of it is tests
 
-#[allow(dead_code)] // a part of it is used
 #[path = "../../resilience/tests/common/etcd.rs"]
 mod server;
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::admin;
-use crate::config::Config;
+use crate::config::{Config, LogArgs};
 use crate::consul::{Consul, Http};
 use crate::epoch::{Fenced, Signals};
 use crate::etcd::{Changed, Etcd, Reports};
@@ -47,11 +47,11 @@ const FENCES: &str = "the epoch in Consul and etcd, as far as they answer";
 
 /// Runs until SIGTERM, or until another operator takes over.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    init_logs(&config)?;
+    init_logs(&config.log)?;
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider is there already");
     }
-    let stop = stop_signal()?;
+    let stop = stop_signal("effects in flight finish, nothing is deregistered")?;
     let settings = config.settings();
     let metrics = Arc::new(Metrics::default());
     let readiness = Arc::new(Readiness::waiting_for([KINDS, FENCES]));
@@ -61,7 +61,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         cluster = config.cluster,
         consul = config.consul,
-        etcd = config.etcd.join(","),
+        etcd = config.etcd.etcd.join(","),
         "the Fusebox operator starts"
     );
 
@@ -71,7 +71,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let stores = start(&client, &wake);
     let reports = Reports::default();
     let consul: Arc<dyn ConsulCatalog> = Arc::new(Consul::new(Http::new(&config.consul())?, &config.cluster));
-    let etcd: Arc<dyn PolicyStore> = Arc::new(Etcd::new(config.etcd(), &config.cluster, reports.clone()));
+    let prefixes = settings.allowed.values().flatten().cloned().collect();
+    let etcd = Etcd::new(config.etcd.config(), &config.cluster, prefixes, reports.clone());
+    let etcd: Arc<dyn PolicyStore> = Arc::new(etcd);
     let context = Arc::new(Context {
         settings,
         cluster: Arc::new(Cluster::new(client.clone(), stores.clone(), &config.name)),
@@ -82,7 +84,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         memory: Memory::default(),
     });
     tokio::spawn(wake_on_reports(
-        config.etcd(),
+        config.etcd.config(),
         Keys::new(&config.cluster),
         reports.clone(),
         wake.clone(),
@@ -222,8 +224,8 @@ async fn deposed(signals: &Signals) -> String {
     why.unwrap_or_default()
 }
 
-/// True once the process was asked to end. A second signal ends it on the spot.
-fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
+/// True once the process was asked to end, which it says with `what_then`. A second signal ends it on the spot.
+pub fn stop_signal(what_then: &'static str) -> anyhow::Result<watch::Receiver<bool>> {
     let (stop, stopping) = watch::channel(false);
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
@@ -232,14 +234,15 @@ fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
             if *stop.borrow() {
                 std::process::exit(130);
             }
-            tracing::info!("asked to end: effects in flight finish, nothing is deregistered");
+            tracing::info!("asked to end: {what_then}");
             stop.send_replace(true);
         }
     });
     Ok(stopping)
 }
 
-fn init_logs(config: &Config) -> anyhow::Result<()> {
+/// Logs to standard error from now on.
+pub fn init_logs(config: &LogArgs) -> anyhow::Result<()> {
     // The runtime's spans repeat what our own lines say.
     let filter = format!("kube_runtime=warn,{}", config.log);
     let filter = tracing_subscriber::EnvFilter::try_new(filter).context("--log")?;

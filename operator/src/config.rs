@@ -19,6 +19,9 @@ const RESERVED_CLUSTER: &str = "claims";
 /// etcd, and tells in its status what is in force.
 ///
 /// It finds the cluster as kubectl does: in a pod by its service account, else by KUBECONFIG.
+///
+/// `fusebox-operator etcd-access --help` tells of the other thing that this program does: making the users and
+/// roles that Fusebox needs in etcd.
 #[derive(Clone, Debug, Parser)]
 // The doc comments are what --help prints.
 #[allow(clippy::doc_markdown)]
@@ -38,6 +41,27 @@ pub struct Config {
     #[arg(long, env = "CONSUL_CACERT", value_name = "FILE")]
     pub consul_ca_file: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
+    /// Which raw etcd keys each namespace may write, as JSON: an object of namespaces, each with a list of
+    /// prefixes. Without it no namespace may write any
+    #[arg(long, env = "FUSEBOX_ALLOWED_KEY_PREFIXES", value_parser = prefixes, value_name = "JSON")]
+    pub allowed_key_prefixes: Option<AllowedPrefixes>,
+
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, env = "FUSEBOX_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// This process's name in epochs and Events; in a pod, the pod's
+    #[arg(long, env = "POD_NAME", default_value = "fusebox-operator", value_name = "NAME")]
+    pub name: String,
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Where etcd is, and as whom to talk to it.
+#[derive(Clone, Debug, clap::Args)]
+#[allow(clippy::doc_markdown)]
+pub struct EtcdArgs {
     /// etcd's endpoints, separated by commas
     #[arg(
         long,
@@ -56,17 +80,19 @@ pub struct Config {
     /// Certificate authorities that etcd is verified by, as PEM, instead of the system's
     #[arg(long, env = "FUSEBOX_ETCD_CA_FILE", value_name = "FILE")]
     pub etcd_ca_file: Option<PathBuf>,
-    /// Which raw etcd keys each namespace may write, as JSON: an object of namespaces, each with a list of
-    /// prefixes. Without it no namespace may write any
-    #[arg(long, env = "FUSEBOX_ALLOWED_KEY_PREFIXES", value_parser = prefixes, value_name = "JSON")]
-    pub allowed_key_prefixes: Option<AllowedPrefixes>,
+    /// A certificate to show to etcd, as PEM, read anew at each connect; where etcd asks for one, its common name is
+    /// the user if none is given
+    #[arg(long, env = "FUSEBOX_ETCD_CERT_FILE", requires = "etcd_key_file", value_name = "FILE")]
+    pub etcd_cert_file: Option<PathBuf>,
+    /// The key of that certificate, as PEM
+    #[arg(long, env = "FUSEBOX_ETCD_KEY_FILE", requires = "etcd_cert_file", value_name = "FILE")]
+    pub etcd_key_file: Option<PathBuf>,
+}
 
-    /// Where /healthz, /readyz and /metrics are served
-    #[arg(long, env = "FUSEBOX_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
-    pub listen: SocketAddr,
-    /// This process's name in epochs and Events; in a pod, the pod's
-    #[arg(long, env = "POD_NAME", default_value = "fusebox-operator", value_name = "NAME")]
-    pub name: String,
+/// What is logged, and how.
+#[derive(Clone, Debug, clap::Args)]
+#[allow(clippy::doc_markdown)]
+pub struct LogArgs {
     /// What is logged: error, warn, info, debug, or by module, like fusebox_operator=debug
     #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,
@@ -75,11 +101,11 @@ pub struct Config {
     pub log_json: bool,
 }
 
-fn prefixes(text: &str) -> Result<AllowedPrefixes, String> {
+pub fn prefixes(text: &str) -> Result<AllowedPrefixes, String> {
     serde_json::from_str(text).map_err(|error| format!("like {}: {error}", r#"{"shop":["service.user."]}"#))
 }
 
-fn cluster_name(text: &str) -> Result<String, String> {
+pub fn cluster_name(text: &str) -> Result<String, String> {
     if text == RESERVED_CLUSTER {
         return Err(format!(
             "{RESERVED_CLUSTER:?} is the name under which the claims of all clusters are kept in etcd: choose another"
@@ -110,24 +136,35 @@ impl Config {
         }
     }
 
-    /// Where etcd is.
-    pub fn etcd(&self) -> EtcdConfig {
-        let mut etcd = EtcdConfig::new(&self.etcd);
-        if let (Some(user), Some(file)) = (&self.etcd_user, &self.etcd_password_file) {
-            etcd = etcd.user(user, file);
-        }
-        if let Some(file) = &self.etcd_ca_file {
-            etcd = etcd.ca(file);
-        }
-        etcd
-    }
-
     /// What the pure steps need to know.
     pub fn settings(&self) -> Settings {
         Settings {
             cluster: self.cluster.clone(),
             allowed: self.allowed_key_prefixes.clone().unwrap_or_default(),
         }
+    }
+}
+
+impl EtcdArgs {
+    /// As they say.
+    pub fn config(&self) -> EtcdConfig {
+        let etcd = self.anonymous();
+        match (&self.etcd_user, &self.etcd_password_file) {
+            (Some(user), Some(file)) => etcd.user(user, file),
+            _ => etcd,
+        }
+    }
+
+    /// Without the user.
+    pub fn anonymous(&self) -> EtcdConfig {
+        let mut etcd = EtcdConfig::new(&self.etcd);
+        if let Some(file) = &self.etcd_ca_file {
+            etcd = etcd.ca(file);
+        }
+        if let (Some(file), Some(key)) = (&self.etcd_cert_file, &self.etcd_key_file) {
+            etcd = etcd.certificate(file, key);
+        }
+        etcd
     }
 }
 
@@ -144,7 +181,7 @@ mod tests {
     #[test]
     fn the_cluster_alone_is_enough() {
         let config = parse(&["--cluster", "demo"]).unwrap();
-        assert_eq!(config.etcd, ["http://127.0.0.1:2379"]);
+        assert_eq!(config.etcd.etcd, ["http://127.0.0.1:2379"]);
         assert!(config.settings().allowed.is_empty());
     }
 

@@ -2,10 +2,12 @@
 //!
 //! A library so that simulations can run its parts; nothing of it is an interface for others.
 
+mod access;
 mod admin;
-pub mod app;
+mod app;
 mod claims;
-pub mod config;
+mod cli;
+mod config;
 mod consul;
 mod epoch;
 pub mod etcd;
@@ -19,3 +21,5 @@ pub mod reconcile;
 #[cfg(test)]
 #[allow(clippy::unwrap_in_result, reason = "a world that cannot be locked fails its test")]
 mod world;
+
+pub use cli::run;

@@ -9,7 +9,8 @@
 //! /fusebox/v1/<cluster>/epoch                                  the fence of every write
 //! /fusebox/v1/claims/raw/<key>                                 who holds a raw key, of all clusters
 //! ```
-//! Kubernetes names hold no slash, so a namespace's keys are one prefix: what a role is granted.
+//! Kubernetes names hold no slash, so a namespace's keys are one prefix: what a role is granted
+//! ([`access`](crate::access)).
 
 /// Everything of ours starts here; a raw key never may.
 pub const ROOT: &str = "/fusebox/v1/";
@@ -82,6 +83,11 @@ impl Keys {
     /// The prefix of everything this cluster keeps.
     pub fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// The cluster's name.
+    pub fn cluster(&self) -> &str {
+        self.prefix.strip_prefix(ROOT).unwrap_or_default().trim_end_matches('/')
     }
 
     /// The policy document of a resource.
@@ -163,6 +169,7 @@ mod tests {
             assert_eq!(keys.parse(&key), Some(kind), "{key}");
         }
         assert_eq!(keys.policy(&of), "/fusebox/v1/demo/policy/shop/user");
+        assert_eq!(keys.cluster(), "demo");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! # Features
 //! - `crd`: the custom resource (`v1alpha1`) and its merge into a [`Policy`] (`merge`).
 
+pub mod access;
 mod answer;
 mod breaker;
 mod builder;

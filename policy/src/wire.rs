@@ -10,7 +10,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::policy::{Inbound, Outbound, Policy, Shadow};
@@ -173,12 +174,19 @@ pub struct Report {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown_commands: Vec<String>,
     /// Breakers that are not closed, at most 16 ([`MAX_REPORTED`]).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "those_known")]
     pub breakers: Vec<BreakerReport>,
     /// What the shadow policy would have done, for its commands and methods that would have acted, at most
     /// 16 ([`MAX_REPORTED`]).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "those_known")]
     pub shadow: Vec<ShadowReport>,
+}
+
+/// Those of a list that this version knows: a newer instance's breaker in a state of which we have not heard must
+/// not make its whole report unreadable.
+fn those_known<'de, T: DeserializeOwned, D: Deserializer<'de>>(list: D) -> Result<Vec<T>, D::Error> {
+    let all = Vec::<serde_json::Value>::deserialize(list)?;
+    Ok(all.into_iter().filter_map(|one| serde_json::from_value(one).ok()).collect())
 }
 
 /// A document that an instance refused.
@@ -382,6 +390,17 @@ mod tests {
     #[test]
     fn a_cut_document_is_refused() {
         assert!(matches!(PolicyDocument::from_json(&GOLDEN.as_bytes()[..100]), Err(Refused::Malformed(_))));
+    }
+
+    #[test]
+    fn a_breaker_in_a_state_of_a_newer_library_is_left_out() {
+        let golden = include_str!("../testdata/report.json").trim();
+        let report: Report = serde_json::from_str(golden).unwrap();
+        let newer = golden.replacen("\"state\":\"Open\"", "\"state\":\"Ajar\"", 1);
+        assert!(newer != golden);
+        let read: Report = serde_json::from_str(&newer).unwrap();
+        assert_eq!(read.breakers.len(), report.breakers.len() - 1);
+        assert_eq!(read.hash, report.hash);
     }
 
     #[test]

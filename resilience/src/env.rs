@@ -42,6 +42,8 @@ const USER: &str = "FUSEBOX_ETCD_USER";
 const PASSWORD_FILE: &str = "FUSEBOX_ETCD_PASSWORD_FILE";
 const CA_FILE: &str = "FUSEBOX_ETCD_CA_FILE";
 const LAST_GOOD: &str = "FUSEBOX_LAST_GOOD";
+const CERT_FILE: &str = "FUSEBOX_ETCD_CERT_FILE";
+const KEY_FILE: &str = "FUSEBOX_ETCD_KEY_FILE";
 
 impl Settings {
     /// Reads the variables that `get` knows; an empty one counts as not set.
@@ -92,39 +94,40 @@ fn etcd(get: impl Fn(&'static str) -> Option<String>) -> Result<EtcdConfig, EnvE
         }
     }
     let mut config = EtcdConfig::new(endpoints);
-    match (get(USER), get(PASSWORD_FILE)) {
-        (Some(user), Some(file)) => {
-            config =
-                config.user(user, readable(PASSWORD_FILE, file, "name a file with the user's password")?);
-        }
-        (None, None) => {}
-        (Some(_), None) => {
-            return wrong(
-                PASSWORD_FILE,
-                format!("is not set but {USER} is"),
-                "name a file with the user's password",
-            );
-        }
-        (None, Some(_)) => {
-            return wrong(
-                USER,
-                format!("is not set but {PASSWORD_FILE} is"),
-                "set it to the user's name in etcd",
-            );
-        }
+    let (password, name) = ("name a file with the user's password", "set it to the user's name in etcd");
+    if let Some((user, file)) = both(&get, (USER, name), (PASSWORD_FILE, password))? {
+        config = config.user(user, readable(PASSWORD_FILE, file, password)?);
+    }
+    let (cert, key) = ("name a PEM file with this client's certificate", "name a PEM file with its key");
+    let certificate = both(&get, (CERT_FILE, cert), (KEY_FILE, key))?;
+    let plain = config.endpoints().iter().any(|url| url.starts_with("http:"));
+    if let Some(variable) = [CERT_FILE, CA_FILE].into_iter().find(|&file| plain && get(file).is_some()) {
+        return wrong(variable, format!("is set but {ETCD} has an http URL"), "use https URLs, or unset it");
+    }
+    if let Some((file, key_file)) = certificate {
+        config = config.certificate(readable(CERT_FILE, file, cert)?, readable(KEY_FILE, key_file, key)?);
     }
     if let Some(file) = get(CA_FILE) {
         let fix = "name a PEM file with the authority that signed etcd's certificate";
-        if config.endpoints().iter().any(|url| url.starts_with("http:")) {
-            return wrong(
-                CA_FILE,
-                format!("is set but {ETCD} has an http URL"),
-                "use https URLs, or unset it",
-            );
-        }
         config = config.ca(readable(CA_FILE, file, fix)?);
     }
     Ok(config)
+}
+
+/// Two variables that need each other, each with what it is to be set to.
+fn both(
+    get: impl Fn(&'static str) -> Option<String>,
+    (first, first_fix): (&'static str, &'static str),
+    (second, second_fix): (&'static str, &'static str),
+) -> Result<Option<(String, String)>, EnvError> {
+    let missing =
+        |variable, other, fix| Err(EnvError { variable, problem: format!("is not set but {other} is"), fix });
+    match (get(first), get(second)) {
+        (Some(a), Some(b)) => Ok(Some((a, b))),
+        (None, None) => Ok(None),
+        (Some(_), None) => missing(second, first, second_fix),
+        (None, Some(_)) => missing(first, second, first_fix),
+    }
 }
 
 fn readable(variable: &'static str, file: String, fix: &'static str) -> Result<PathBuf, EnvError> {
@@ -197,6 +200,12 @@ mod tests {
                 "FUSEBOX_LAST_GOOD is wrong, /none/policy is no file in a folder",
             ),
             (&[(LAST_GOOD, "/")], "FUSEBOX_LAST_GOOD is wrong, / is no file in a folder that exists"),
+            (&[(CERT_FILE, "c")], "FUSEBOX_ETCD_KEY_FILE is not set but FUSEBOX_ETCD_CERT_FILE is"),
+            (&[(KEY_FILE, "k")], "FUSEBOX_ETCD_CERT_FILE is not set but FUSEBOX_ETCD_KEY_FILE is"),
+            (
+                &[(CERT_FILE, "c"), (KEY_FILE, "k")],
+                "FUSEBOX_ETCD_CERT_FILE is set but FUSEBOX_ETCD has an http URL",
+            ),
             (&[("POD_UID", "")], "POD_UID is not set, nor is POD_IP: set it from the pod's metadata.uid"),
         ] {
             let error = read(changes).expect_err(message).to_string();

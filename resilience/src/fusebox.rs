@@ -80,9 +80,10 @@ impl Fusebox {
     ///
     /// `FUSEBOX_SERVICE` (`<namespace>/<name>` of the `ResilientService`), `FUSEBOX_CLUSTER` and
     /// `FUSEBOX_ETCD` (URLs separated by commas) are required, and `POD_UID` or `POD_IP`; `POD_NAME`,
-    /// `FUSEBOX_ETCD_USER` with `FUSEBOX_ETCD_PASSWORD_FILE`, and `FUSEBOX_ETCD_CA_FILE` are optional. With
-    /// `FUSEBOX_LAST_GOOD`, a file on a volume that outlives the process, every good policy is kept there, and
-    /// a process that starts while etcd is away starts under it.
+    /// `FUSEBOX_ETCD_USER` with `FUSEBOX_ETCD_PASSWORD_FILE`, `FUSEBOX_ETCD_CA_FILE`, and
+    /// `FUSEBOX_ETCD_CERT_FILE` with `FUSEBOX_ETCD_KEY_FILE` are optional. With `FUSEBOX_LAST_GOOD`, a file on
+    /// a volume that outlives the process, every good policy is kept there, and a process that starts while
+    /// etcd is away starts under it.
     ///
     /// Its user in etcd needs to read its namespace's `policy/` and `fleet/`, and to read and write its
     /// `reports/`.

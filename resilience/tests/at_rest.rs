@@ -1,7 +1,6 @@
 //! A fleet at rest writes nothing: a thousand instances, counted by etcd itself.
 #![allow(missing_docs, clippy::expect_used, clippy::panic, clippy::unwrap_used)] // all of it is tests
 
-#[allow(dead_code)] // a part of it is used
 #[path = "common/etcd.rs"]
 mod server;
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::{command, policy};
-use etcd_client::{Client, Compare, CompareOp, PermissionType, PutOptions, Txn, TxnOp, WatchOptions};
+use etcd_client::{Client, Compare, CompareOp, PutOptions, Txn, TxnOp, WatchOptions};
 use fusebox::etcd::{Change, Entry, EtcdConfig, Follow, Range, follow};
 use fusebox::{CommandError, Fusebox, Policy};
 use fusebox_policy::policy::{CommandPolicy, RateLimit, RateScope};
@@ -347,49 +347,6 @@ async fn a_silently_dead_etcd_is_noticed_and_a_living_one_again() {
     let second = publish(&mut etcd.client().await, 60).await;
     runs(&fusebox, &second).await;
     eventually("connected", async || connected()).await;
-}
-
-/// As a service's role allows: read its namespace's policies, write its reports, nothing else.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_user_with_the_least_role_over_tls_is_enough() {
-    let mut etcd = Etcd::new().await;
-    let ca = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    etcd.tls(&ca.cert.pem(), &ca.signing_key.serialize_pem());
-    etcd.run().await;
-    let file = |name: &str, text: &str| {
-        let path = etcd.folder().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let (ca_file, password, root) =
-        (file("ca", &ca.cert.pem()), file("password", "secret\n"), file("root", "root"));
-    let admin = EtcdConfig::new([etcd.url()]).ca(&ca_file);
-    let mut client = fusebox::etcd::connect(&admin).await.unwrap();
-    let hash = publish(&mut client, 50).await;
-    for (user, password) in [("root", "root"), ("svc", "secret")] {
-        client.user_add(user, password, None).await.unwrap();
-        client.role_add(user).await.unwrap();
-        client.user_grant_role(user, user).await.unwrap();
-    }
-    for (kind, key) in [
-        (PermissionType::Read, "/fusebox/v1/demo/policy/shop/"),
-        (PermissionType::Readwrite, "/fusebox/v1/demo/reports/shop/"),
-    ] {
-        let permission = etcd_client::Permission::new(kind, key).with_prefix();
-        client.role_grant_permission("svc", permission).await.unwrap();
-    }
-    client.auth_enable().await.unwrap();
-    let variables = [
-        ("FUSEBOX_ETCD_USER", "svc"),
-        ("FUSEBOX_ETCD_PASSWORD_FILE", password.as_str()),
-        ("FUSEBOX_ETCD_CA_FILE", ca_file.as_str()),
-    ];
-    let fusebox = process(&etcd.url(), &variables).await;
-    runs(&fusebox, &hash).await;
-    let client = fusebox::etcd::connect(&admin.user("root", root)).await.unwrap();
-    reports(&client, "reported", |report| report.hash == Some(hash.clone())).await;
-    fusebox.shutdown().await;
-    assert_eq!(reported(&client).await, None, "it may end its lease too");
 }
 
 fn entry(value: &str, mod_revision: i64) -> Entry {

@@ -10,7 +10,7 @@ use fusebox_simulation::schedule::{Place, Schedule};
 use tokio::time::sleep;
 
 #[path = "../../resilience/tests/common/etcd.rs"]
-#[allow(dead_code, clippy::unwrap_used, reason = "shared with the library's tests")]
+#[allow(clippy::unwrap_used, reason = "shared with the library's tests")]
 mod etcd;
 
 /// How many schedules, all at once.

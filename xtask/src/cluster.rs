@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
-use fusebox_cluster::{Cluster, Options, Status};
+use fusebox_cluster::{Cluster, ETCD_PASSWORD_FILE, Options, Status};
 
 use crate::{debian, selftest};
 
@@ -71,9 +71,14 @@ pub fn run(args: &Args) -> Result<()> {
         Command::Status { json: true } => out(&serde_json::to_string_pretty(&cluster.status())?),
         Command::Status { json: false } => out(&told(&cluster.status())?),
         Command::Env => {
-            let exports =
-                cluster.env().into_iter().map(|(name, value)| format!("export {name}={}", quoted(&value)));
-            out(&exports.collect::<Vec<_>>().join("\n"))
+            let env = cluster.env();
+            let export = |(name, value): &(String, String)| format!("export {name}={}", quoted(value));
+            let mut exports: Vec<_> = env.iter().map(export).collect();
+            if let Some((_, file)) = env.iter().find(|(name, _)| name == ETCD_PASSWORD_FILE) {
+                // The shell reads it, so that it is not on the screen.
+                exports.push(format!("export ETCDCTL_PASSWORD=\"$(cat {})\"", quoted(file)));
+            }
+            out(&exports.join("\n"))
         }
         Command::Logs { folder } => {
             cluster.logs(folder)?;

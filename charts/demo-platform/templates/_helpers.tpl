@@ -29,3 +29,12 @@ securityContext:
   readOnlyRootFilesystem: true
   capabilities: { drop: [ALL] }
 {{- end -}}
+
+{{/* etcd's users by whose Secret it is, as JSON; a namespace called root or operator is refused by the schema. */}}
+{{- define "etcdUsers" -}}
+{{- $users := dict "root" "root" "operator" (printf "fusebox.%s" .Values.etcd.access.cluster) -}}
+{{- range .Values.etcd.access.namespaces -}}
+{{- $_ := set $users . (printf "fusebox.%s.%s" $.Values.etcd.access.cluster .) -}}
+{{- end -}}
+{{- toJson $users -}}
+{{- end -}}

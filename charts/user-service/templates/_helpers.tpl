@@ -33,6 +33,8 @@ securityContext:
   runAsNonRoot: true
   runAsUser: 65532
   runAsGroup: 65532
+  # Mounted Secrets are this group's to read.
+  fsGroup: 65532
   seccompProfile: { type: RuntimeDefault }
 topologySpreadConstraints:
   - maxSkew: 1
@@ -68,7 +70,44 @@ securityContext:
 - { name: FUSEBOX_SERVICE, value: "{{ $root.Release.Namespace }}/{{ last . }}" }
 - { name: FUSEBOX_CLUSTER, value: {{ $root.Values.fusebox.cluster | quote }} }
 - { name: FUSEBOX_ETCD, value: {{ $root.Values.fusebox.etcd | quote }} }
+{{- with $root.Values.fusebox.etcdUserSecret }}
+- { name: FUSEBOX_ETCD_USER, valueFrom: { secretKeyRef: { name: {{ . }}, key: username } } }
+- { name: FUSEBOX_ETCD_PASSWORD_FILE, value: /etc/fusebox/etcd-user/password }
+{{- end }}
+{{- if $root.Values.fusebox.etcdCaConfigMap }}
+- { name: FUSEBOX_ETCD_CA_FILE, value: /etc/fusebox/etcd-ca/ca.crt }
+{{- end }}
+{{- if $root.Values.fusebox.etcdClientCertSecret }}
+- { name: FUSEBOX_ETCD_CERT_FILE, value: /etc/fusebox/etcd-cert/tls.crt }
+- { name: FUSEBOX_ETCD_KEY_FILE, value: /etc/fusebox/etcd-cert/tls.key }
+{{- end }}
 - { name: POD_NAME, valueFrom: { fieldRef: { fieldPath: metadata.name } } }
 - { name: POD_UID, valueFrom: { fieldRef: { fieldPath: metadata.uid } } }
 - { name: POD_IP, valueFrom: { fieldRef: { fieldPath: status.podIP } } }
+{{- end -}}
+
+{{/* The files that the environment of a role under policy names. */}}
+{{- define "mounts.fusebox" -}}
+{{- with .Values.fusebox.etcdUserSecret }}
+- { name: etcd-user, mountPath: /etc/fusebox/etcd-user, readOnly: true }
+{{- end }}
+{{- with .Values.fusebox.etcdCaConfigMap }}
+- { name: etcd-ca, mountPath: /etc/fusebox/etcd-ca, readOnly: true }
+{{- end }}
+{{- with .Values.fusebox.etcdClientCertSecret }}
+- { name: etcd-cert, mountPath: /etc/fusebox/etcd-cert, readOnly: true }
+{{- end }}
+{{- end -}}
+
+{{/* And where they come from. */}}
+{{- define "volumes.fusebox" -}}
+{{- with .Values.fusebox.etcdUserSecret }}
+- { name: etcd-user, secret: { secretName: {{ . }}, defaultMode: 288, items: [{ key: password, path: password }] } }
+{{- end }}
+{{- with .Values.fusebox.etcdCaConfigMap }}
+- { name: etcd-ca, configMap: { name: {{ . }} } }
+{{- end }}
+{{- with .Values.fusebox.etcdClientCertSecret }}
+- { name: etcd-cert, secret: { secretName: {{ . }}, defaultMode: 288 } }
+{{- end }}
 {{- end -}}

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::Exec;
 use crate::tools::{self, Target};
-use crate::{Image, Node, Places, Progress, Road, Status, images, kind, lock, packages, ports, road};
+use crate::{Image, Node, Places, Progress, Road, Status, etcd, images, kind, lock, packages, ports, road};
 
 /// How the cluster should be.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +78,7 @@ impl Cluster {
         for record in ["created", "loaded.json"] {
             let _ = fs::remove_file(places.state.join(record));
         }
+        etcd::forget(places);
         let image = match road {
             Road::Stock => {
                 for tool in [tools::KIND, tools::KUBECTL] {
@@ -109,6 +110,7 @@ impl Cluster {
             for record in ["created", "loaded.json", "kind.yaml"] {
                 let _ = fs::remove_file(self.places.state.join(record));
             }
+            etcd::forget(&self.places);
             match road {
                 Some(Road::Stock) => kind::delete(&self.places, &self.vars())?,
                 Some(Road::Packages) => packages::stop(&self.places)?,

@@ -1,6 +1,9 @@
 //! The variables that programs need to find the cluster and its platform.
 
-use crate::{Cluster, Road, packages, ports};
+use crate::{Cluster, Road, etcd, packages, ports};
+
+/// The variable that names the file with the password of etcd's root.
+pub const ETCD_PASSWORD_FILE: &str = "ETCD_ROOT_PASSWORD_FILE";
 
 impl Cluster {
     /// What a person or script needs to use it, as names and values.
@@ -9,12 +12,18 @@ impl Cluster {
         let http = |port: ports::Port| format!("http://{}", port.address());
         for (name, value) in [
             ("CONSUL_HTTP_ADDR", http(ports::CONSUL)),
-            ("ETCDCTL_ENDPOINTS", http(ports::ETCD)),
+            ("ETCDCTL_ENDPOINTS", format!("https://{}", ports::ETCD.address())),
             ("TRAEFIK_WEB", http(ports::TRAEFIK_WEB)),
             ("TRAEFIK_WEBSECURE", format!("https://{}", ports::TRAEFIK_WEBSECURE.address())),
             ("FUSEBOX_OPERATOR", http(ports::OPERATOR)),
         ] {
             env.push((name.to_owned(), value));
+        }
+        // The password itself is no variable: it would be printed.
+        if let Some((ca, password)) = etcd::files(&self.places) {
+            env.push(("ETCDCTL_CACERT".to_owned(), ca.display().to_string()));
+            env.push(("ETCDCTL_USER".to_owned(), "root".to_owned()));
+            env.push((ETCD_PASSWORD_FILE.to_owned(), password.display().to_string()));
         }
         env
     }

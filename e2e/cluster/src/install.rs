@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 
 use crate::process::Exec;
-use crate::{Cluster, tools};
+use crate::{Cluster, etcd, tools};
 
 /// Where Consul, etcd and Traefik run.
 pub const PLATFORM_NAMESPACE: &str = "platform";
@@ -13,14 +13,18 @@ pub const OPERATOR_NAMESPACE: &str = "fusebox";
 /// Where the sample service runs.
 pub const SHOP_NAMESPACE: &str = "shop";
 
-/// Consul, etcd and Traefik for trying out.
+/// Consul, etcd and Traefik for trying out; the operator's image, whose program makes etcd's users, is loaded before.
 pub fn platform(cluster: &Cluster) -> Result<()> {
     cluster.progress().step("installing Consul, etcd and Traefik", || {
         let definitions = tools::traefik_crds(cluster.places())?;
         let definitions = definitions.to_str().context("the module cache's path is no UTF-8")?;
         // Server-side: the definitions are too long for the annotation of a client-side apply.
         cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", definitions])?;
-        release(cluster, "platform", "demo-platform", PLATFORM_NAMESPACE, &[])
+        let digest = format!("etcd.{}", digest(cluster, "fusebox-operator")?);
+        let keys = format!("etcd.access.allowedKeyPrefixes={}", allowed_keys());
+        let values = ["--set-json", &keys, "--set-string", &digest];
+        release(cluster, "platform", "demo-platform", PLATFORM_NAMESPACE, &values)?;
+        etcd::keep(cluster)
     })
 }
 
@@ -28,8 +32,11 @@ pub fn platform(cluster: &Cluster) -> Result<()> {
 pub fn operator(cluster: &Cluster) -> Result<()> {
     cluster.progress().step("installing the operator", || {
         let digest = digest(cluster, "fusebox-operator")?;
-        let keys = format!("etcd.allowedKeyPrefixes={{\"{SHOP_NAMESPACE}\":[\"service.user.\"]}}");
-        let values = ["--set-json", &keys, "--set", "metricsService.nodePort=30808", "--set-string", &digest];
+        etcd::give(cluster, "operator", OPERATOR_NAMESPACE)?;
+        let keys = format!("etcd.allowedKeyPrefixes={}", allowed_keys());
+        let user = format!("etcd.userSecret={},etcd.caConfigMap={}", etcd::user_secret("operator"), etcd::CA);
+        let values = ["--set-json", &keys, "--set", "metricsService.nodePort=30808", "--set", &user];
+        let values = [&values[..], &["--set-string", &digest]].concat();
         release(cluster, "operator", "operator", OPERATOR_NAMESPACE, &values)
     })
 }
@@ -38,13 +45,11 @@ pub fn operator(cluster: &Cluster) -> Result<()> {
 pub fn shop(cluster: &Cluster) -> Result<()> {
     cluster.progress().step("installing the sample shop", || {
         let digest = digest(cluster, "user-service")?;
-        release(
-            cluster,
-            "user",
-            "user-service",
-            SHOP_NAMESPACE,
-            &["--set", "store.admin=true", "--set-string", &digest],
-        )
+        etcd::give(cluster, SHOP_NAMESPACE, SHOP_NAMESPACE)?;
+        let secret = etcd::user_secret(SHOP_NAMESPACE);
+        let user = format!("fusebox.etcdUserSecret={secret},fusebox.etcdCaConfigMap={}", etcd::CA);
+        let values = ["--set", "store.admin=true", "--set", &user, "--set-string", &digest];
+        release(cluster, "user", "user-service", SHOP_NAMESPACE, &values)
     })
 }
 
@@ -58,6 +63,11 @@ pub fn remove(cluster: &Cluster) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// The raw keys of the example.
+fn allowed_keys() -> String {
+    serde_json::json!({ SHOP_NAMESPACE: ["service.user."] }).to_string()
 }
 
 fn release(cluster: &Cluster, name: &str, chart: &str, namespace: &str, values: &[&str]) -> Result<()> {

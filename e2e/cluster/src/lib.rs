@@ -17,6 +17,7 @@
 
 mod cluster;
 mod env;
+pub mod etcd;
 pub mod images;
 pub mod install;
 mod kind;
@@ -32,6 +33,7 @@ mod status;
 pub mod tools;
 
 pub use cluster::{Cluster, Options};
+pub use env::ETCD_PASSWORD_FILE;
 pub use images::Image;
 pub use places::Places;
 pub use progress::Progress;

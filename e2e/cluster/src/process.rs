@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -18,6 +18,7 @@ pub struct Exec {
     deadline: Duration,
     /// How it is named in errors, where that is not the command itself.
     shown: Option<String>,
+    input: Option<String>,
 }
 
 impl Exec {
@@ -27,7 +28,7 @@ impl Exec {
         let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned();
         let mut command = Command::new(program);
         command.stdin(Stdio::null());
-        Self { command, name, deadline: Duration::from_mins(5), shown: None }
+        Self { command, name, deadline: Duration::from_mins(5), shown: None, input: None }
     }
 
     /// Add an argument.
@@ -83,11 +84,23 @@ impl Exec {
         self
     }
 
+    /// What [`Exec::output`] gives it to read; never shown.
+    #[must_use]
+    pub fn input(mut self, text: impl Into<String>) -> Self {
+        self.command.stdin(Stdio::piped());
+        self.input = Some(text.into());
+        self
+    }
+
     /// Its standard output; its standard error goes into the error when it fails.
     pub fn output(mut self) -> Result<String> {
         self.command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.spawn()?;
         let (out, err) = (drain(child.stdout.take()), drain(child.stderr.take()));
+        if let (Some(text), Some(mut pipe)) = (&self.input, child.stdin.take()) {
+            // One that does not read it says why.
+            let _ = pipe.write_all(text.as_bytes());
+        }
         let status = self.wait(&mut child)?;
         let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
         if !status.success() {

@@ -78,10 +78,9 @@ async fn a_passing_exactly_when_ready() -> Result<()> {
     let mut pod = shop::pods(&world, "user-service").await?.remove(0);
     let mut spec = serde_json::to_value(pod.spec.take())?;
     spec["readinessGates"] = json!([{ "conditionType": "e2e.fusebox.dev/gate" }]);
-    for of_the_node in ["nodeName", "volumes", "serviceAccountName", "serviceAccount"] {
+    for of_the_node in ["nodeName", "serviceAccountName", "serviceAccount"] {
         spec.as_object_mut().map(|spec| spec.remove(of_the_node));
     }
-    spec["containers"][0].as_object_mut().map(|container| container.remove("volumeMounts"));
     let mut labels = pod.metadata.labels.unwrap_or_default();
     labels.remove("pod-template-hash");
     let gated: Pod =

@@ -10,5 +10,6 @@ mod f_bad_input;
 mod g_deleted;
 mod h_reinstalled;
 mod i_limits;
+mod j_least_privilege;
 mod k_enforced;
 mod trouble;

@@ -24,19 +24,26 @@ use crate::ports::{
 /// How many raw keys are read at once: two reads each, and etcd takes 128 in a transaction.
 const KEYS_A_READ: usize = 60;
 
+/// What etcd says to a user without a right, and what is to be done about it.
+const DENIED: &str = "etcdserver: permission denied";
+const REFUSED: &str = "etcd refuses a key to the operator's user: its role lacks a right of docs/etcd.md, or a \
+                       prefix was taken out of allowedKeyPrefixes while a resource still holds keys under it";
+
 /// The adapter.
 pub struct Etcd {
     config: EtcdConfig,
     keys: Keys,
+    allowed: Vec<String>,
     client: Mutex<Option<Client>>,
     gate: Gate,
     reports: Reports,
 }
 
 impl Etcd {
-    /// For one cluster's keys. Nothing is sent yet.
-    pub fn new(config: EtcdConfig, cluster: &str, reports: Reports) -> Self {
-        Self { config, keys: Keys::new(cluster), client: Mutex::default(), gate: Gate::new("etcd"), reports }
+    /// For one cluster's keys, and the raw keys under the `allowed` prefixes. Nothing is sent yet.
+    pub fn new(config: EtcdConfig, cluster: &str, allowed: Vec<String>, reports: Reports) -> Self {
+        let (keys, gate) = (Keys::new(cluster), Gate::new("etcd"));
+        Self { config, keys, allowed, client: Mutex::default(), gate, reports }
     }
 
     /// One transaction. After a failure the next one connects anew: with a rotated password, to a moved
@@ -55,7 +62,10 @@ impl Etcd {
                     None => held.insert(connect(&self.config).await.map_err(|error| failed(&error))?).clone(),
                 };
                 drop(held);
-                let done = client.txn(txn).await.map_err(|error| failed(&error))?;
+                let done = client.txn(txn).await.map_err(|error| match &error {
+                    etcd_client::Error::GRpcStatus(status) if status.message() == DENIED => failed(&REFUSED),
+                    _ => failed(&error),
+                })?;
                 Ok((done.succeeded(), done.op_responses()))
             }))
             .await;
@@ -80,8 +90,11 @@ impl Etcd {
         let (policy, config, fleet, held) = (next(), next(), next(), next());
         // A list that cannot be read names no key; it is written anew.
         let held: Vec<String> = held.and_then(|list| serde_json::from_str(&list).ok()).unwrap_or_default();
-        let names: Vec<String> =
-            wanted.into_iter().chain(held.clone()).collect::<BTreeSet<_>>().into_iter().collect();
+        // A key that nobody may declare is none that the operator's role lets it read: asking would be refused.
+        let wanted = wanted
+            .into_iter()
+            .filter(|key| self.allowed.iter().any(|prefix| !prefix.is_empty() && key.starts_with(prefix)));
+        let names: Vec<String> = wanted.chain(held.clone()).collect::<BTreeSet<_>>().into_iter().collect();
         let mut raw = BTreeMap::new();
         for names in names.chunks(KEYS_A_READ) {
             let keys = names.iter().flat_map(|name| [name.clone(), Keys::raw_claim(name)]);

@@ -148,7 +148,10 @@ impl Reports {
                 vec![Changed::All]
             }
             Change::Put { key, entry } => {
-                let Some((of, instance, report)) = read(keys, &key, &entry) else { return Vec::new() };
+                let Some((of, instance, report)) = read(keys, &key, &entry) else {
+                    // What it said before it says no more.
+                    return self.take(keys, Change::Delete { key, mod_revision: entry.mod_revision }, now);
+                };
                 self.0.send_modify(|state| {
                     let reported = state.all.entry(of.clone()).or_default();
                     reported.ended.remove(&instance);
@@ -176,7 +179,7 @@ fn read(keys: &Keys, key: &str, entry: &Entry) -> Option<(Ident, String, Report)
     match serde_json::from_slice(&entry.value) {
         Ok(report) => Some((of, instance, report)),
         Err(error) => {
-            tracing::warn!(key, %error, "a report that cannot be read is ignored");
+            tracing::warn!(key, %error, "a report that cannot be read counts as none");
             None
         }
     }
@@ -233,8 +236,10 @@ mod tests {
         let delete = |key: &str| Change::Delete { key: key.to_owned(), mod_revision: 2 };
         assert_eq!(take(put(&key, REPORT), 2), [Changed::One(user.clone())]);
         assert_eq!(reports.of(&user).unwrap().live["uid-1"].instance, "user-5");
-        assert!(take(put(&key, "{"), 3).is_empty(), "an unreadable one is ignored");
         assert!(take(put("/fusebox/v1/demo/policy/shop/user", "{}"), 3).is_empty());
+        assert_eq!(take(put(&key, "{"), 3), [Changed::One(user.clone())]);
+        assert!(reports.of(&user).unwrap().live.is_empty(), "what cannot be read is no report");
+        take(put(&key, REPORT), 4);
         take(delete(&key), 4);
         let ended = |instance: &str| reports.of(&user).unwrap().ended.get(instance).copied();
         assert_eq!((ended("uid-1"), reports.of(&user).unwrap().live.len()), (Some(at(4)), 0));

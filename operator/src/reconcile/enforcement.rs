@@ -134,8 +134,8 @@ impl Enforcement {
             name,
             reasons::STALE,
             format!(
-                "ready, but its report ended at {since:.0}: does the process hang, or can it not reach etcd? It may \
-                 run any policy"
+                "ready, but its report ended at {since:.0}: does the process hang, or can it not reach etcd? (One that \
+                 cannot be read is in the operator's log.) It may run any policy"
             ),
         );
     }

@@ -3,16 +3,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use etcd_client::{Certificate, Client, ConnectOptions, TlsOptions};
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 
 /// Where etcd is and as whom to talk to it.
 ///
-/// Files are read at each connect, so a rotated password or authority is picked up by the next one.
+/// Files are read at each connect, so a rotated password, certificate or authority is picked up by
+/// the next one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdConfig {
     endpoints: Vec<String>,
     user: Option<(String, PathBuf)>,
     ca: Option<PathBuf>,
+    certificate: Option<(PathBuf, PathBuf)>,
 }
 
 /// Why etcd could not be used.
@@ -49,7 +51,8 @@ impl EtcdConfig {
     /// etcd at these URLs, each `http://` or `https://` with a port, without user; `https` is
     /// verified by the system's authorities.
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self { endpoints: endpoints.into_iter().map(Into::into).collect(), user: None, ca: None }
+        let endpoints = endpoints.into_iter().map(Into::into).collect();
+        Self { endpoints, user: None, ca: None, certificate: None }
     }
 
     /// As a user, with the password in a file; white space at its end is ignored.
@@ -63,6 +66,14 @@ impl EtcdConfig {
     #[must_use]
     pub fn ca(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca = Some(file.into());
+        self
+    }
+
+    /// Shows this certificate, with its key, both PEM files, to servers that ask for one. An etcd with
+    /// `--client-cert-auth` takes its common name for the user where none is given.
+    #[must_use]
+    pub fn certificate(mut self, file: impl Into<PathBuf>, key_file: impl Into<PathBuf>) -> Self {
+        self.certificate = Some((file.into(), key_file.into()));
         self
     }
 
@@ -90,11 +101,15 @@ pub async fn connect(config: &EtcdConfig) -> Result<Client, EtcdError> {
         options = options.with_user(name, password.trim_end());
     }
     if config.endpoints.iter().any(|url| url.starts_with("https:")) {
-        let tls = TlsOptions::new();
-        options = options.with_tls(match &config.ca {
+        let mut tls = TlsOptions::new();
+        tls = match &config.ca {
             Some(file) => tls.ca_certificate(Certificate::from_pem(read(file)?)),
             None => tls.with_enabled_roots(),
-        });
+        };
+        if let Some((file, key)) = &config.certificate {
+            tls = tls.identity(Identity::from_pem(read(file)?, read(key)?));
+        }
+        options = options.with_tls(tls);
     }
     answered("login", async { Ok(Client::connect(&config.endpoints, Some(options)).await?) }).await
 }

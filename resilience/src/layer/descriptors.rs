@@ -60,7 +60,7 @@ mod with {
 mod without {
     /// No method: the library was built without the feature.
     #[derive(Debug, Default)]
-    pub(crate) struct Descriptors;
+    pub(crate) struct Descriptors(());
 
     impl Descriptors {
         /// Says that it cannot.

@@ -1,4 +1,5 @@
 //! A real etcd of a test's own, and a wire to it that can be cut.
+#![allow(dead_code, missing_docs)] // each test binary uses a part
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 /// Where etcd is: `$FUSEBOX_ETCD_BIN`, else the cache that `cargo xtask cluster up` fills.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     if let Some(program) = std::env::var_os("FUSEBOX_ETCD_BIN") {
         return program.into();
     }
@@ -63,14 +64,27 @@ impl Etcd {
         etcd
     }
 
-    /// Serves TLS with this certificate and key.
+    /// One more argument of its command line.
+    pub fn argument(&mut self, argument: impl Into<String>) {
+        self.arguments.push(argument.into());
+    }
+
+    /// Serves TLS with this certificate and key. Called again it replaces the files.
     pub fn tls(&mut self, certificate: &str, key: &str) {
         for (name, pem) in [("cert-file", certificate), ("key-file", key)] {
-            let path = self.folder.path().join(name);
-            std::fs::write(&path, pem).unwrap();
-            self.arguments.push(format!("--{name}={}", path.display()));
+            let path = self.write(name, pem);
+            if self.scheme == "http" {
+                self.argument(format!("--{name}={path}"));
+            }
         }
         self.scheme = "https";
+    }
+
+    /// A file in its folder; its path.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
     }
 
     pub fn folder(&self) -> &std::path::Path {
@@ -87,6 +101,18 @@ impl Etcd {
 
     /// Starts it on the data it has, and waits until it answers.
     pub async fn run(&mut self) {
+        self.run_locked().await;
+        if self.scheme == "http" {
+            eventually("etcd answers", async || {
+                let get = async { self.client().await.get("x", None).await };
+                matches!(timeout(Duration::from_secs(1), get).await, Ok(Ok(_)))
+            })
+            .await;
+        }
+    }
+
+    /// Starts it, and waits until it listens: one that answers only to those it knows.
+    pub async fn run_locked(&mut self) {
         let (url, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer));
         let child = Command::new(program())
             .arg(format!("--data-dir={}", self.folder.path().join("data").display()))
@@ -103,13 +129,6 @@ impl Etcd {
             .unwrap();
         self.child = Some(child);
         eventually("etcd listens", async || TcpStream::connect(self.address()).await.is_ok()).await;
-        if self.scheme == "http" {
-            eventually("etcd answers", async || {
-                let get = async { self.client().await.get("x", None).await };
-                matches!(timeout(Duration::from_secs(1), get).await, Ok(Ok(_)))
-            })
-            .await;
-        }
     }
 
     /// Ends it, by its pid; the data stays.
