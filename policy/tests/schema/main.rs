@@ -193,7 +193,7 @@ fn the_schema_and_the_reader_agree_on_every_change_of_a_report() {
             let fine = match (schema.validate(&mutant), &read) {
                 (Ok(()), Ok(_)) | (Err(_), Err(_)) => true,
                 (Ok(()), Err(error)) => error.to_string().contains("floating point"),
-                (Err(_), Ok(_)) => laxer_report(&mutant),
+                (Err(_), Ok(read)) => laxer_report(&mutant) || left_out(&mutant, read),
             };
             assert!(fine, "{read:?}: {mutant}");
         }
@@ -207,6 +207,12 @@ fn the_schema_and_the_reader_agree_on_every_change_of_a_report() {
 fn laxer_report(report: &Value) -> bool {
     let listed = ["breakers", "shadow"].into_iter().filter_map(|list| report.get(list)?.as_array()).flatten();
     listed.chain(report.get("rejected")).any(Value::is_array)
+}
+
+/// A breaker or shadow that the reader does not know is left out, and the rest is read.
+fn left_out(report: &Value, read: &Report) -> bool {
+    let listed = |list: &str| report.get(list).and_then(Value::as_array).map_or(0, Vec::len);
+    listed("breakers") > read.breakers.len() || listed("shadow") > read.shadow.len()
 }
 
 #[test]
