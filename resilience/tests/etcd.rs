@@ -407,6 +407,35 @@ async fn what_changed_and_was_compacted_during_a_cut_is_told_as_the_difference()
     assert!(matches!(next(&mut follow).await, Change::Put { key, .. } if key == "/a/9"));
 }
 
+/// What the etcd of the simulations does, checked against a real one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_from_the_compacted_revision_itself_is_told_of_it_and_one_from_before_ends() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    for value in ["1", "2"] {
+        client.put("/a", value, None).await.unwrap();
+    }
+    let now = client.get("/a", None).await.unwrap().kvs()[0].mod_revision();
+    client.compact(now, None).await.unwrap();
+    let watch = async |from| {
+        let options = etcd_client::WatchOptions::new().with_start_revision(from);
+        etcd.client().await.watch("/a", Some(options)).await.unwrap()
+    };
+    let mut before = watch(now - 1).await;
+    eventually("the watch from before ends", async || {
+        let message = before.message().await.unwrap().unwrap();
+        message.canceled() && message.compact_revision() == now
+    })
+    .await;
+    let mut at = watch(now).await;
+    eventually("the watch from then tells of it", async || {
+        let message = at.message().await.unwrap().unwrap();
+        assert!(!message.canceled());
+        message.events().iter().any(|event| event.kv().is_some_and(|kv| kv.value() == b"2"))
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn follow_reads_ranges_larger_than_a_page_and_sees_leases_end() {
     let etcd = Etcd::start().await;

@@ -149,8 +149,10 @@ impl Etcd {
     /// Forgets the history up to now.
     pub fn compact(&self) {
         let mut state = self.state();
-        state.data.compacted = state.data.revision;
-        state.data.history.clear();
+        let now = state.data.revision;
+        state.data.compacted = now;
+        // As etcd, it still tells of the revision itself.
+        state.data.history.retain(|(at, _)| *at >= now);
     }
 
     /// Some keys.
@@ -231,7 +233,7 @@ impl Etcd {
         let mut state = self.state();
         state.next += 1;
         let id = state.next;
-        if from <= state.data.compacted {
+        if from < state.data.compacted {
             let _ = to.send(Err(format!("compacted up to revision {}", state.data.compacted)));
             return id;
         }
@@ -339,10 +341,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_watch_from_before_the_compaction_ends() {
         let etcd = Etcd::start();
-        etcd.put("/a", b"1".to_vec(), 0);
+        for value in [b"1", b"2"] {
+            etcd.put("/a", value.to_vec(), 0);
+        }
         etcd.compact();
-        let (to, mut heard) = mpsc::unbounded_channel();
-        etcd.watch(&Range::Key("/a".into()), 2, to);
-        assert!(heard.recv().await.unwrap().unwrap_err().contains("compacted"));
+        let watch = |from| {
+            let (to, heard) = mpsc::unbounded_channel();
+            etcd.watch(&Range::Key("/a".into()), from, to);
+            heard
+        };
+        assert!(watch(2).recv().await.unwrap().unwrap_err().contains("compacted"));
+        let entry = Entry { value: b"2".to_vec(), mod_revision: 3 };
+        let told = watch(3).recv().await.unwrap().unwrap();
+        assert_eq!(told, [Change::Put { key: "/a".into(), entry }], "from the compacted revision itself");
     }
 }

@@ -63,12 +63,14 @@ impl Wire {
         Self { life: Arc::new(watch::Sender::new(Life::Running)), ..self.clone() }
     }
 
-    /// Changes how the wire is. A silent one is noticed by the keep-alive of its connections within six seconds.
+    /// Changes how the wire is. Of two silent ones one is noticed by the keep-alive of its connections, within six
+    /// seconds.
     pub fn set(&self, line: Line) {
         self.line.send_replace(line);
         match line {
             Line::Whole(_) => {}
             Line::Cut => self.break_all(),
+            Line::Silent if self.up_to(1) == 0 => {}
             Line::Silent => {
                 let wire = self.clone();
                 let after = Duration::from_millis(self.up_to(3000) + 3000);
