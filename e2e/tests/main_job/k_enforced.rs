@@ -125,6 +125,7 @@ async fn k_enforced_stays_truthful_through_a_rolling_restart_and_an_edit() -> Re
     world.kubectl(&["rollout", "restart", "deployment", "user-service"]).await?;
     let until = Instant::now() + fusebox_e2e::eventually::PATIENCE;
     let (mut edits, mut looks, mut trues) = (0, 0, 0);
+    let mut edited = Instant::now();
     loop {
         ensure!(Instant::now() < until, "the rollout does not end");
         // The status is between two looks at the pods: who runs another policy in both did so meanwhile.
@@ -145,12 +146,14 @@ async fn k_enforced_stays_truthful_through_a_rolling_restart_and_an_edit() -> Re
         if replaced && enforced {
             break;
         }
-        if looks % 5 == 0 {
+        // A status is written at most once a second: edits that follow faster are never seen in force.
+        if !replaced && Instant::now() - edited > Duration::from_millis(1500) {
             edits += 1;
+            edited = Instant::now();
             let timeout = format!("{}ms", 1500 + edits);
             resource::patch(&world, "user", json!({ "inbound": { "timeout": timeout } })).await?;
         }
     }
-    ensure!(trues > 1 && edits > 1, "{looks} looks, {trues} of them True, {edits} edits: nothing is shown");
+    ensure!(trues > 1 && edits > 0, "{looks} looks, {trues} of them True, {edits} edits: nothing is shown");
     Ok(())
 }
