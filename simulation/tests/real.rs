@@ -33,6 +33,7 @@ async fn enforced_is_true_only_if_every_ready_process_runs_the_policy() {
         all.spawn(play(stage, Schedule::new(seed, Place::SharedEtcd)));
     }
     let schedules = all.len();
+    // Of the schedule, not a wait for anything: in the middle of everybody's trouble, for longer than a reconnect.
     sleep(Duration::from_secs(25)).await;
     etcd.kill().await;
     sleep(Duration::from_secs(4)).await;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
 use etcd_client::{Client, Permission, PermissionType, RoleRevokePermissionOptions};
+use fusebox::etcd::end_of;
 use fusebox_policy::access::{Access, Grant, Role};
 use sha2::{Digest, Sha256};
 
@@ -132,10 +133,5 @@ fn kind(access: Access) -> PermissionType {
 }
 
 fn right(grant: &Grant) -> Right {
-    let mut end = grant.prefix.clone().into_bytes();
-    // UTF-8 has no byte 0xff, so one more fits.
-    if let Some(last) = end.last_mut() {
-        *last += 1;
-    }
-    (kind(grant.access) as i32, grant.prefix.clone().into_bytes(), end)
+    (kind(grant.access) as i32, grant.prefix.clone().into_bytes(), end_of(&grant.prefix))
 }

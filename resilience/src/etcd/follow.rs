@@ -215,8 +215,9 @@ async fn next(stream: &mut impl Watch) -> Result<Vec<Change>, EtcdError> {
     }
 }
 
-/// The first key after all that begin with `prefix`: UTF-8 has no byte 0xff, so one more fits.
-fn end_of(prefix: &str) -> Vec<u8> {
+/// The end of the range of all keys that begin with `prefix`, which must not be empty: UTF-8 has no byte 0xff, so
+/// one more fits.
+pub fn end_of(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     if let Some(last) = end.last_mut() {
         *last += 1;

@@ -8,7 +8,7 @@ mod real;
 
 pub(crate) use connect::answered;
 pub use connect::{EtcdConfig, EtcdError, connect};
-pub use follow::{Change, Entry, Follow, Range, follow};
+pub use follow::{Change, Entry, Follow, Range, end_of, follow};
 pub use link::{Connection, Lease, Link, Page, PageRequest, Watch};
 pub use real::Granted;
 
