@@ -332,6 +332,21 @@ async fn a_restarted_etcd_and_a_wiped_one_are_taken_up_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_endpoint_of_two_is_enough_whichever_it_is() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    let wires = [Wire::to(&etcd).await, Wire::to(&etcd).await];
+    let fusebox = process(&wires.each_ref().map(Wire::url).join(","), &[]).await;
+    for (turn, dead) in [(1, 0), (2, 1), (3, 0)] {
+        wires[1 - dead].cut(false);
+        wires[dead].cut(true);
+        let hash = publish(&mut client, 100 * turn).await;
+        runs(&fusebox, &hash).await;
+        reports(&client, "the report goes the same way", |report| report.hash.as_ref() == Some(&hash)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_silently_dead_etcd_is_noticed_and_a_living_one_again() {
     let etcd = Etcd::start().await;
     let first = publish(&mut etcd.client().await, 50).await;

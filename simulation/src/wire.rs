@@ -95,11 +95,6 @@ impl Wire {
         self.life.send_if_modified(|now| *now != Life::Dead && std::mem::replace(now, life) != life);
     }
 
-    /// Is there a process that runs, or may run again?
-    pub fn is_alive(&self) -> bool {
-        *self.life.borrow() != Life::Dead
-    }
-
     fn up_to(&self, most: u64) -> u64 {
         self.random.lock().unwrap_or_else(PoisonError::into_inner).u64(0..=most)
     }
