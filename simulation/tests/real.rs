@@ -48,5 +48,8 @@ async fn enforced_is_true_only_if_every_ready_process_runs_the_policy() {
         "{schedules} schedules on real processes: Enforced was True beside another policy for at most {worst:?} \
          (bound 20 s); all well again after at most {healed:?}"
     );
-    assert!(only.is_some() || worst > Duration::from_secs(1), "schedules that never come near the bound prove nothing");
+    assert!(
+        only.is_some() || worst > Duration::from_secs(1),
+        "schedules that never come near the bound prove nothing"
+    );
 }

@@ -86,9 +86,15 @@ impl EtcdConfig {
 /// Connects, and logs in where there is a user. Without a user nothing is sent: whether etcd is
 /// there shows with the first request.
 ///
+/// It is to one of the endpoints, by chance: balanced over all, each request would go to a dead one as often as to
+/// another, and what takes three of them would hardly ever succeed. Who connects again soon finds one that lives.
+///
 /// A connection that goes silent breaks within six seconds, idle or not: what waits on it fails.
 /// Requests have no time limit of their own.
 pub async fn connect(config: &EtcdConfig) -> Result<Client, EtcdError> {
+    // None at all is etcd-client's to refuse.
+    let chosen = fastrand::choice(&config.endpoints);
+    let endpoint = chosen.map_or(&[][..], std::slice::from_ref);
     let second = Duration::from_secs(1);
     let mut options = ConnectOptions::new()
         .with_connect_timeout(3 * second)
@@ -111,7 +117,7 @@ pub async fn connect(config: &EtcdConfig) -> Result<Client, EtcdError> {
         }
         options = options.with_tls(tls);
     }
-    answered("login", async { Ok(Client::connect(&config.endpoints, Some(options)).await?) }).await
+    answered("login", async { Ok(Client::connect(endpoint, Some(options)).await?) }).await
 }
 
 /// Waits for one answer, at most [`ANSWER`].
