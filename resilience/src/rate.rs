@@ -74,13 +74,12 @@ impl Rate {
         }
     }
 
-    /// Whether a call would be refused.
+    /// When a call would be refused, when it will not be; None: it would be allowed. Takes nothing.
     #[inline]
-    pub(crate) fn is_used_up(&self, now: Now, slack: u64) -> bool {
-        self.pace().is_some_and(|pace| {
-            let ahead = self.full_at.load(Ordering::Relaxed).saturating_sub(now.0);
-            ahead > pace.tolerance() + slack
-        })
+    pub(crate) fn refuses(&self, now: Now, slack: u64) -> Option<Duration> {
+        let pace = Pace::from_word(self.pace.load(Ordering::Acquire))?;
+        let ahead = self.full_at.load(Ordering::Relaxed).saturating_sub(now.0);
+        (ahead > pace.tolerance() + slack).then(|| Duration::from_nanos(ahead - pace.tolerance()))
     }
 
     fn take_at(&self, pace: Pace, now: Now, slack: u64) -> Result<(), Duration> {
@@ -154,21 +153,17 @@ mod tests {
     }
 
     #[test]
-    fn it_is_used_up_exactly_when_a_call_would_be_refused() {
+    fn it_refuses_exactly_when_it_gives_none_and_for_as_long() {
         for (taken, slack, late) in
             [(1, 0, 0), (3, 0, 0), (3, 0, 99), (3, 0, 100), (3, 50, 49), (3, 50, 50), (3, 100, 0)]
         {
             let rate = at(10, 3);
             assert_eq!((0..taken).filter(|_| rate.take(Now(SECOND), 0).is_ok()).count(), taken);
             let (now, slack) = (Now(SECOND + late * 1_000_000), slack * 1_000_000);
-            let used_up = rate.is_used_up(now, slack);
-            assert_eq!(
-                used_up,
-                rate.take(now, slack).is_err(),
-                "{taken} taken, {late} ms later, slack {slack}"
-            );
+            let refuses = rate.refuses(now, slack);
+            assert_eq!(refuses, rate.take(now, slack).err(), "{taken} taken, {late} ms later, slack {slack}");
         }
-        assert!(!Rate::default().is_used_up(Now(0), 0));
+        assert_eq!(Rate::default().refuses(Now(0), 0), None);
     }
 
     #[test]

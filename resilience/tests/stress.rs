@@ -241,6 +241,24 @@ fn a_limit_of_two_is_two_whatever_else_is_reloaded() {
     assert_exact(&fusebox, &seen);
 }
 
+/// A rate that is used up at one instant and not at the next must not let a call past the limit.
+#[test]
+fn a_limit_of_two_is_two_beside_a_rate_that_is_always_at_its_end() {
+    let (_fusebox, c) = under(policy(CommandPolicy {
+        max_concurrent_requests: Some(2.try_into().unwrap()),
+        rate_limit: Some(rate(300_000, 1)),
+        ..with(|breaker| breaker.mode = BreakerMode::Disabled)
+    }));
+    let inside = Inside::default();
+    let seen = run(c, &inside, || ());
+    let most = inside.most.load(Ordering::SeqCst);
+    assert!((1..=2).contains(&most), "{most} at once");
+    assert!(
+        ["rejected", "rate_limited", "success"].iter().all(|outcome| seen.contains_key(outcome)),
+        "{seen:?}"
+    );
+}
+
 /// What a call begins with and how it may end are of one policy, however often that changes.
 #[test]
 fn a_call_runs_under_one_policy() {

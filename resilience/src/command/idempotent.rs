@@ -27,9 +27,9 @@ pin_project! {
         attempts: u8,
         // The deadline of all attempts together.
         due: Now,
-        // Why the last attempt gave no answer.
         // Of the policy that it began under.
         fallback: bool,
+        // Why the last attempt gave no answer.
         failed: Option<(CommandError<E>, Class)>,
         #[pin]
         pause: Option<Sleep>,

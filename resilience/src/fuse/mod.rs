@@ -116,7 +116,6 @@ pub(crate) struct Settled {
     pub(crate) took: u64,
 }
 
-/// What an admission says.
 /// What a call keeps of the policy that it began under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Opening {
@@ -126,6 +125,7 @@ pub(crate) struct Opening {
     pub(crate) fallback: bool,
 }
 
+/// What an admission says.
 pub(crate) type Admitted = (Result<Ticket, Refusal>, Option<Change>);
 
 impl Fuse {
@@ -189,7 +189,7 @@ impl Fuse {
         let mut ticket = if hot.has_breaker() { Ticket::of_closed(self.gate.pass()?) } else { Ticket(0) };
         if let Some(limit) = hot.limit() {
             // Before a permit is taken that another would miss.
-            if hot.has_rate() && self.rate.is_used_up(now, self.clock.slack()) {
+            if hot.has_rate() && self.rate.refuses(now, self.clock.slack()).is_some() {
                 return None;
             }
             if !self.in_flight.acquire(Some(limit)) {
@@ -232,9 +232,15 @@ impl Fuse {
 
     fn admit_by_limits(&self, hot: Hot, admission: Option<Admission>, now: Now) -> Admitted {
         let mut ticket = Ticket::new(admission);
-        // Before a permit is taken that another would miss.
-        let used_up = hot.has_rate() && self.rate.is_used_up(exact(), self.clock.slack());
-        if let Some(limit) = hot.limit().filter(|_| !used_up) {
+        // Before a permit is taken that another would miss. This look decides: a second one, a moment later, may
+        // find the rate full again, and there is no permit then.
+        if hot.has_rate()
+            && let Some(retry_after) = self.rate.refuses(exact(), self.clock.slack())
+        {
+            let refusal = Refusal::Rate(retry_after);
+            return (Err(refusal), self.refused(ticket, refusal, now));
+        }
+        if let Some(limit) = hot.limit() {
             if !self.in_flight.acquire(Some(limit)) {
                 return (Err(Refusal::Limit), self.refused(ticket, Refusal::Limit, now));
             }
