@@ -26,6 +26,8 @@ struct Remembered {
     failures: u32,
     written: Option<(Instant, ResilientServiceStatus)>,
     change: Option<PolicyChange>,
+    /// Since when a status has been put off.
+    put_off: Option<Instant>,
 }
 
 /// A policy on its way to the instances.
@@ -57,18 +59,29 @@ impl Memory {
 
     /// The status was written.
     pub async fn wrote(&self, resource: &ResilientService, status: &ResilientServiceStatus) {
-        self.change(resource, |known| known.written = Some((Instant::now(), status.clone()))).await;
+        self.change(resource, |known| {
+            known.written = Some((Instant::now(), status.clone()));
+            known.put_off = None;
+        })
+        .await;
     }
 
-    /// A pass that began at `start` saw which policy is wanted and whether every instance runs it. How long it
-    /// has been on its way; and whether it has just arrived everywhere, for the first time.
+    /// A status is put off, in the hope that a better one follows at once: for how long that has gone on, one
+    /// edit after another.
+    pub async fn put_off(&self, resource: &ResilientService) -> Duration {
+        let now = Instant::now();
+        self.change(resource, |known| now.duration_since(*known.put_off.get_or_insert(now))).await
+    }
+
+    /// A pass that began at `start` saw which policy is wanted and whether every instance runs it. Some, if it has
+    /// just arrived everywhere for the first time: how long it was on its way.
     pub async fn policy(
         &self,
         resource: &ResilientService,
         hash: &str,
         start: Instant,
         enforced: bool,
-    ) -> (Duration, bool) {
+    ) -> Option<Duration> {
         let before = resource.status.as_ref().and_then(|status| status.policy_hash.as_deref());
         // A process that starts does not know since when.
         let known = before == Some(hash);
@@ -81,7 +94,7 @@ impl Memory {
             };
             let arrived = enforced && !change.enforced;
             change.enforced |= enforced;
-            (Instant::now().duration_since(change.since), arrived)
+            arrived.then(|| Instant::now().duration_since(change.since))
         })
         .await
     }

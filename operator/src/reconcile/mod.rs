@@ -114,11 +114,13 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
             Err(error) => return trouble(context, &resource, &error).await,
         }
     }
-    let seen = observe::observe(context, &resource).await;
+    let mut seen = observe::observe(context, &resource).await;
     let judged = validate::validate(&seen, &context.settings.allowed);
     let desired = desired::desired(&context.settings.cluster, &seen, &judged);
     let plan = plan::plan(&context.settings.cluster, &seen, &desired, Direction::Converge);
     let applied = apply::apply(context, &seen, plan).await;
+    // Effects take their time, and a backend's silence takes more: what is told is told of the newest reports.
+    seen.reports = context.etcd.store.reports(&seen.ident);
     let status = status::status(&seen, &judged, &desired, &applied, now);
     context.metrics.enforcement(&seen.ident, &status);
     let wanted = judged.as_ref().ok().map(|valid| valid.policy.hash.as_str());
@@ -127,7 +129,12 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
         None => tell(context, &resource, &status).await,
     };
     let (outcome, wait) = match (&told, applied.is_transient()) {
-        (Err(_), _) | (_, true) => (Outcome::retry, context.memory.failed(&resource).await),
+        (Err(_), _) => (Outcome::retry, context.memory.failed(&resource).await),
+        // A status that waits to be written does not wait for a backend that is gone.
+        (Ok(wait), true) => {
+            let again = context.memory.failed(&resource).await;
+            (Outcome::retry, wait.map_or(again, |wait| wait.min(again)))
+        }
         (Ok(wait), false) => {
             context.memory.succeeded(&resource).await;
             let blocked = judged.is_err() || applied.all().next().is_some();
@@ -164,14 +171,16 @@ async fn arriving(
 ) -> Option<Duration> {
     let enforced = status.conditions.iter().find(|condition| condition.type_ == types::ENFORCED)?;
     let is_true = enforced.status == "True";
-    let (on_its_way, arrived) = context.memory.policy(resource, wanted?, start, is_true).await;
-    if arrived {
-        context.metrics.propagated(on_its_way);
+    if let Some(took) = context.memory.policy(resource, wanted?, start, is_true).await {
+        context.metrics.propagated(took);
     }
     let before = resource.status.as_ref()?;
     let is_new = before.observed_generation != status.observed_generation && before.claims == status.claims;
-    let wait = ARRIVING.checked_sub(on_its_way).filter(|wait| !wait.is_zero());
-    wait.filter(|_| is_new && enforced.reason == reasons::APPLYING)
+    if !is_new || enforced.reason != reasons::APPLYING {
+        return None;
+    }
+    let waited = context.memory.put_off(resource).await;
+    ARRIVING.checked_sub(waited).filter(|wait| !wait.is_zero())
 }
 
 /// Writes the status and its Events, if it changed; some wait, if it was written too recently.

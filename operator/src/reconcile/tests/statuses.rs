@@ -121,6 +121,44 @@ async fn an_edit_that_is_in_force_everywhere_at_once_is_one_write_of_the_status(
 }
 
 #[tokio::test(start_paused = true)]
+async fn edits_that_follow_each_other_fast_do_not_put_the_status_off_for_ever() {
+    let scene = published(&[("a", true)]).await;
+    scene.report(&user(), "a", true, |_| {});
+    scene.pass(&user()).await;
+    tokio::time::advance(Duration::from_mins(1)).await;
+    for edit in 1..=4 {
+        scene.put(&user(), &FULL.replace("300ms", &format!("{}ms", 200 + edit)));
+        pass_now(&scene).await;
+        tokio::time::advance(Duration::from_millis(100)).await;
+    }
+    assert_eq!(scene.told(&user(), "Enforced"), "False/Applying");
+    assert_eq!(scene.condition(&user(), "Enforced").observed_generation, Some(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_waits_to_be_written_does_not_wait_for_a_backend_that_is_gone() {
+    let scene = published(&[("a", true), ("b", true)]).await;
+    for instance in ["a", "b"] {
+        scene.report(&user(), instance, true, |_| {});
+    }
+    scene.pass(&user()).await;
+    scene.catalog.faults.set_down(true);
+    for _ in 0..10 {
+        scene.pass(&user()).await;
+    }
+    assert_eq!(scene.told(&user(), "Enforced"), "True/Enforced");
+    // Something is written, and within the second after it something that matters.
+    scene.report(&user(), "a", true, |report| report.unknown_commands = vec!["x".into()]);
+    scene.pass(&user()).await;
+    scene.report_ends(&user(), "b");
+    let Next::After(wait) = pass_now(&scene).await.next else { panic!("it is not looked at again") };
+    assert!(wait <= Duration::from_secs(1), "{wait:?}");
+    tokio::time::advance(wait).await;
+    pass_now(&scene).await;
+    assert_eq!(scene.told(&user(), "Enforced"), "False/Stale");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restarted_operator_does_not_count_a_policy_that_was_in_force_before() {
     let mut scene = published(&[("a", true)]).await;
     scene.report(&user(), "a", true, |_| {});
