@@ -48,6 +48,7 @@ const FENCES: &str = "the epoch in Consul and etcd, as far as they answer";
 /// Runs until SIGTERM, or until another operator takes over.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     init_logs(&config.log)?;
+    config.etcd.check()?;
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider is there already");
     }

@@ -146,6 +146,15 @@ impl Config {
 }
 
 impl EtcdArgs {
+    /// A URL is shown to people, in logs and in conditions: it must hold no password.
+    pub fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.etcd.iter().any(|url| url.contains('@')),
+            "a URL of --etcd has a user in it: take it out; --etcd-user and --etcd-password-file say who"
+        );
+        Ok(())
+    }
+
     /// As they say.
     pub fn config(&self) -> EtcdConfig {
         let etcd = self.anonymous();
@@ -221,6 +230,14 @@ mod tests {
         );
         assert!(with("{}").unwrap().settings().allowed.is_empty());
         assert!(with("[]").unwrap_err().to_string().contains("service.user."));
+    }
+
+    #[test]
+    fn a_url_with_a_password_in_it_is_refused_and_not_shown() {
+        let etcd = parse(&["--cluster", "demo", "--etcd", "http://root:secret@etcd:2379"]).unwrap().etcd;
+        let told = etcd.check().unwrap_err().to_string();
+        assert!(told.contains("--etcd-user") && !told.contains("secret"), "{told}");
+        assert!(parse(&["--cluster", "demo"]).unwrap().etcd.check().is_ok());
     }
 
     #[test]

@@ -88,6 +88,11 @@ fn etcd(get: impl Fn(&'static str) -> Option<String>) -> Result<EtcdConfig, EnvE
     let Some(urls) = get(ETCD) else { return wrong(ETCD, "is not set".to_owned(), fix) };
     let endpoints: Vec<_> = urls.split(',').map(|url| url.trim().to_owned()).collect();
     for url in &endpoints {
+        // Not quoted: what stands there would be a password.
+        if url.contains('@') {
+            let fix = "take it out of the URL; FUSEBOX_ETCD_USER and FUSEBOX_ETCD_PASSWORD_FILE say who";
+            return wrong(ETCD, "is wrong, a URL has a user in it".to_owned(), fix);
+        }
         let scheme = url.parse::<http::Uri>().ok().and_then(|uri| uri.scheme_str().map(str::to_owned));
         if !matches!(scheme.as_deref(), Some("http" | "https")) {
             return wrong(ETCD, format!("is wrong, {url:?} is no http or https URL"), fix);
@@ -188,6 +193,10 @@ mod tests {
             (&[(CLUSTER, "a/b")], "FUSEBOX_CLUSTER is wrong, \"a/b\" has a slash"),
             (&[(ETCD, "")], "FUSEBOX_ETCD is not set: set it to the URLs"),
             (&[(ETCD, "etcd:2379")], "FUSEBOX_ETCD is wrong, \"etcd:2379\" is no http or https URL"),
+            (
+                &[(ETCD, "http://root:secret@etcd:2379")],
+                "FUSEBOX_ETCD is wrong, a URL has a user in it: take it out",
+            ),
             (&[(USER, "u")], "FUSEBOX_ETCD_PASSWORD_FILE is not set but FUSEBOX_ETCD_USER is"),
             (&[(PASSWORD_FILE, "p")], "FUSEBOX_ETCD_USER is not set but FUSEBOX_ETCD_PASSWORD_FILE is"),
             (

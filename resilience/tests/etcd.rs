@@ -175,6 +175,27 @@ async fn without_etcd_it_starts_under_the_last_good_policy_of_its_disk() {
     reports(&etcd.client().await, "the newest", |report| report.hash.as_ref() == Some(&third)).await;
 }
 
+/// It answers with a message, which is refused until the code has said what messages look like.
+#[cfg(feature = "descriptors")]
+#[tokio::test]
+async fn a_last_good_policy_with_a_message_is_in_force_as_soon_as_there_are_descriptors() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy");
+    let mut policy = policy(command());
+    policy.inbound = serde_json::from_str(
+        r#"{"default":{},"methods":[{"match":{"grpc":{"service":"grpc.health.v1.Health","method":"Check"}},
+            "policy":{"fallback":{"message":{"json":"{}"}}}}]}"#,
+    )
+    .unwrap();
+    let document = PolicyDocument::new("uid", policy);
+    std::fs::write(&file, format!("fusebox last good {POLICY}\n{}", document.to_json())).unwrap();
+    let away = Etcd::new().await;
+    let fusebox = process(&away.url(), &[("FUSEBOX_LAST_GOOD", file.to_str().unwrap())]).await;
+    assert_eq!(fusebox.policy_hash(), None);
+    fusebox.register_descriptors(tonic_health::pb::FILE_DESCRIPTOR_SET).unwrap();
+    runs(&fusebox, &document.hash).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_document_is_refused_whole_and_reported_and_a_deleted_one_changes_nothing() {
     let etcd = Etcd::start().await;

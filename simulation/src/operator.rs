@@ -33,6 +33,8 @@ pub struct Cluster {
 pub struct Told {
     /// Of which generation.
     pub generation: u64,
+    /// Which policy that one asked for.
+    pub number: u64,
     /// Is it True?
     pub enforced: bool,
     /// Its reason and message.
@@ -130,6 +132,7 @@ impl<S: Store> Work<S> {
         let is_current = hash.as_deref() == Some(wanted.as_str());
         let told = Told {
             generation,
+            number,
             enforced: is_current && verdict.status == "True",
             why: format!("{}: {}", verdict.reason, verdict.message),
             policy_hash: hash,

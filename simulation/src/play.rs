@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::operator::{Cluster, Operator, Told};
 use crate::oracle::{Oracle, Truth};
 use crate::policies::document;
-use crate::schedule::{Action, Fault, Foreign, Schedule, TROUBLE};
+use crate::schedule::{Action, Data, Fault, Foreign, Schedule, TROUBLE};
 use crate::stage::{Process, Stage};
 use crate::wire::Line;
 
@@ -21,6 +21,8 @@ const STEP: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_mins(5);
 /// How long nothing may be written then.
 const REST: Duration = Duration::from_secs(20);
+/// How long a report lives without renewal.
+const LEASE: Duration = Duration::from_secs(10);
 /// How things travel when all is well.
 const QUICK: Line = Line::Whole(Duration::ZERO);
 
@@ -72,6 +74,11 @@ struct World<S: Stage> {
     wanted: (u64, u64),
     later: BTreeMap<(Instant, u64), Later<S>>,
     order: u64,
+    /// When etcd last started with leases of a backup, and whether it will.
+    restored_at: Option<Instant>,
+    restores: bool,
+    /// Until then the operator cannot know that: it started after.
+    unknowing_until: Option<Instant>,
 }
 
 /// Plays it. Err tells what went wrong, and the schedule.
@@ -96,6 +103,9 @@ impl<S: Stage> World<S> {
             wanted: (1, 1),
             later: BTreeMap::new(),
             order: 0,
+            restored_at: None,
+            restores: false,
+            unknowing_until: None,
             stage,
             schedule,
         };
@@ -165,13 +175,15 @@ impl<S: Stage> World<S> {
         }
         self.probe();
         let told = self.told.borrow().clone();
-        let enforced = (told.enforced && told.generation == self.wanted.1).then_some(self.wanted.0);
+        // Also of an earlier generation: it is what a person sees.
+        let enforced = told.enforced.then_some(told.number);
         let mut truths = Vec::with_capacity(self.pods.len());
         for pod in &mut self.pods {
             let runs = pod.process.as_mut().map_or(Ok(Vec::new()), |started| started.process.ran())?;
             truths.push(Truth { pod: pod.id, ready: pod.ready, runs });
         }
-        oracle.see(self.now(), enforced, &truths)
+        let knows = self.unknowing_until.is_none_or(|until| Instant::now() > until);
+        oracle.see(self.now(), enforced.filter(|_| knows), &truths)
     }
 
     fn all_run(&mut self) -> Result<bool, String> {
@@ -211,6 +223,10 @@ impl<S: Stage> World<S> {
         if let Some(old) = self.operator.take() {
             old.kill();
         }
+        // The one caveat of the promise: reports of a backup, until their leases end.
+        if self.restores || self.restored_at.is_some_and(|at| Instant::now() - at < LEASE) {
+            self.unknowing_until = Some(Instant::now() + LEASE + LEASE / 10);
+        }
         let (cluster, told) = (self.cluster.subscribe(), self.told.clone());
         self.operator = Some(self.stage.operator(&self.of, &self.operator_wire, cluster, told));
     }
@@ -238,7 +254,7 @@ impl<S: Stage> World<S> {
                 }
             }
             Later::Heal(wire) => self.stage.set(&wire, QUICK),
-            Later::RunEtcd => self.stage.run_etcd(),
+            Later::RunEtcd => self.run_etcd(),
             Later::Endpoints => {
                 let endpoints = self.endpoints();
                 self.cluster.send_modify(|cluster| cluster.endpoints = endpoints);
@@ -262,6 +278,13 @@ impl<S: Stage> World<S> {
         }
         if changed {
             self.publish_endpoints();
+        }
+    }
+
+    fn run_etcd(&mut self) {
+        self.stage.run_etcd();
+        if std::mem::take(&mut self.restores) {
+            self.restored_at = Some(Instant::now());
         }
     }
 
@@ -335,6 +358,8 @@ impl<S: Stage> World<S> {
             }
             Action::Etcd { data, lasts } => {
                 self.stage.stop_etcd(data);
+                let alive = self.restored_at.is_some_and(|at| Instant::now() - at < LEASE);
+                self.restores |= data == Data::Restored || alive;
                 self.after(lasts, Later::RunEtcd);
             }
             Action::Compact => self.stage.compact(),
@@ -348,7 +373,7 @@ impl<S: Stage> World<S> {
 
     /// Ends all trouble; what dies starts again.
     fn heal(&mut self) -> Result<(), String> {
-        self.stage.run_etcd();
+        self.run_etcd();
         self.stage.set(&self.operator_wire, QUICK);
         for pod in &mut self.pods {
             self.stage.set(&pod.wire, QUICK);

@@ -12,7 +12,7 @@ use fusebox::etcd::EtcdConfig;
 use fusebox_operator::ports::Unavailable;
 use fusebox_policy::keys::{Ident, Keys};
 use tokio::sync::watch;
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, sleep, timeout};
 
 use crate::operator::{Cluster, Operator, Store, Told};
 use crate::proxy::Proxy;
@@ -20,6 +20,8 @@ use crate::schedule::Data;
 use crate::stage;
 use crate::wire::Line;
 
+/// Before something is tried again.
+const AGAIN: Duration = Duration::from_millis(200);
 /// As the operator's, for one answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -38,9 +40,17 @@ pub struct Processes {
 }
 
 impl Processes {
-    fn past_the_wires(&self, txn: Txn) {
-        let mut client = self.client.clone();
-        tokio::spawn(async move { client.txn(txn).await });
+    /// Until it is done: etcd may just be away.
+    fn past_the_wires<F>(&self, act: impl Fn(Client) -> F + Send + 'static)
+    where
+        F: Future<Output = Result<(), etcd_client::Error>> + Send,
+    {
+        let client = self.client.clone();
+        tokio::spawn(async move {
+            while act(client.clone()).await.is_err() {
+                sleep(AGAIN).await;
+            }
+        });
     }
 }
 
@@ -107,29 +117,41 @@ impl stage::Stage for Processes {
     }
 
     fn write(&self, key: &str, value: Option<String>) {
-        self.past_the_wires(Txn::new().and_then([match value {
+        let txn = Txn::new().and_then([match value {
             Some(value) => TxnOp::put(key, value, None),
             None => TxnOp::delete(key, None),
-        }]));
+        }]);
+        self.past_the_wires(move |mut client| {
+            let txn = txn.clone();
+            async move { client.txn(txn).await.map(drop) }
+        });
     }
 
     fn end_lease(&self, key: &str) {
-        let (mut client, key) = (self.client.clone(), key.to_owned());
-        tokio::spawn(async move {
-            let found = client.get(key, None).await?;
-            match found.kvs().first().map(etcd_client::KeyValue::lease) {
-                Some(lease) if lease != 0 => client.lease_revoke(lease).await.map(drop),
-                _ => Ok(()),
+        let key = key.to_owned();
+        self.past_the_wires(move |mut client| {
+            let key = key.clone();
+            async move {
+                let found = client.get(key, None).await?;
+                match found.kvs().first().map(etcd_client::KeyValue::lease) {
+                    Some(lease) if lease != 0 => client.lease_revoke(lease).await.map(drop),
+                    _ => Ok(()),
+                }
             }
         });
     }
 
     fn compact(&self) {
-        let mut client = self.client.clone();
-        tokio::spawn(async move {
+        self.past_the_wires(|mut client| async move {
             let revision =
                 client.get("x", None).await?.header().map_or(0, etcd_client::ResponseHeader::revision);
-            client.compact(revision, Some(CompactionOptions::new())).await
+            match client.compact(revision, Some(CompactionOptions::new())).await {
+                // Another schedule was faster.
+                Err(etcd_client::Error::GRpcStatus(status)) if status.message().contains("compacted") => {
+                    Ok(())
+                }
+                done => done.map(drop),
+            }
         });
     }
 
@@ -149,6 +171,7 @@ struct Ran {
     now: Option<u64>,
     since: Vec<u64>,
     has_policy: bool,
+    trouble: Option<String>,
 }
 
 /// A process of the system. It ends with this value.
@@ -159,9 +182,12 @@ pub struct Instance {
 }
 
 impl Instance {
-    fn signal(&self, signal: &str) {
-        if let Some(child) = &self.child {
-            let _ = Command::new("kill").args([signal, &child.id().to_string()]).status();
+    fn signal(&mut self, signal: &str) {
+        let Some(child) = &self.child else { return };
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
+        if !sent.is_ok_and(|status| status.success()) {
+            self.ran.lock().unwrap_or_else(PoisonError::into_inner).trouble =
+                Some(format!("kill {signal} failed"));
         }
     }
 }
@@ -187,6 +213,9 @@ impl stage::Process for Instance {
             return Err(format!("an instance ended by itself: {status}"));
         }
         let mut ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(trouble) = ran.trouble.take() {
+            return Err(trouble);
+        }
         let now = ran.now;
         Ok(std::mem::take(&mut ran.since).into_iter().chain(now).collect())
     }

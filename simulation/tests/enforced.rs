@@ -13,6 +13,8 @@ use fusebox_simulation::schedule::{Place, Schedule};
 const SCHEDULES: u64 = 10_000;
 
 fn run(seed: u64) -> Result<Outcome, String> {
+    // Delays between attempts are jittered. (The order of tasks that are ready together is tokio's.)
+    fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime
         .map_err(|error| error.to_string())?
@@ -55,5 +57,8 @@ fn enforced_is_true_only_if_every_ready_instance_runs_the_policy() {
         "{most} schedules: Enforced was True beside another policy for at most {worst:?} (bound 20 s); all well \
          again after at most {healed:?}"
     );
-    assert!(worst > Duration::from_secs(1), "schedules that never come near the bound prove nothing");
+    assert!(
+        worst > Duration::from_secs(12),
+        "schedules that never come near the bound prove nothing: {worst:?}"
+    );
 }

@@ -49,7 +49,7 @@ async fn enforced_is_true_only_if_every_ready_process_runs_the_policy() {
          (bound 20 s); all well again after at most {healed:?}"
     );
     assert!(
-        only.is_some() || worst > Duration::from_secs(1),
+        only.is_some() || worst > Duration::from_secs(4),
         "schedules that never come near the bound prove nothing"
     );
 }

@@ -9,7 +9,7 @@ use fusebox_e2e::world::SHOP;
 use fusebox_e2e::{World, etcd, eventually, odd, resource, shop};
 use fusebox_policy::wire::Report;
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -107,9 +107,16 @@ async fn running(world: &World) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     for pod in shop::pods(world, "user-service").await?.iter().filter(|pod| is_ready(pod)) {
         let path = format!("/api/v1/namespaces/{SHOP}/pods/{}:9090/proxy/metrics", pod.name_any());
-        // One that is going cannot be asked any more.
-        let Ok(text) = world.client.request_text(http::Request::get(path).body(Vec::new())?).await else {
-            continue;
+        let asked = world.client.request_text(http::Request::get(path).body(Vec::new())?).await;
+        let text = match asked {
+            Ok(text) => text,
+            Err(error) => {
+                // Only one that is going cannot be asked any more.
+                let now = Api::<Pod>::namespaced(world.client.clone(), SHOP).get_opt(&pod.name_any()).await?;
+                let goes = now.is_none_or(|now| now.metadata.deletion_timestamp.is_some());
+                ensure!(goes, "{} is ready and cannot be asked: {error}", pod.name_any());
+                continue;
+            }
         };
         let hash =
             text.lines().find_map(|line| line.strip_prefix("fusebox_policy{hash=\"")?.split('"').next());

@@ -97,17 +97,20 @@ async fn rights(client: &mut Client, role: &Role) -> anyhow::Result<()> {
     let there: Vec<Right> =
         told.iter().map(|p| (p.get_type(), p.key().to_vec(), p.range_end().to_vec())).collect();
     let wanted: Vec<Right> = role.grants.iter().map(right).collect();
-    for (_, key, end) in there.iter().filter(|right| !wanted.contains(right)) {
-        let options = RoleRevokePermissionOptions::new().with_range_end(end.clone());
-        client.role_revoke_permission(name, key.clone(), Some(options)).await?;
-        tracing::info!("role {name}: no longer anything at {}", String::from_utf8_lossy(key));
-    }
-    for (grant, right) in role.grants.iter().zip(wanted).filter(|(_, right)| !there.contains(right)) {
-        let (_, key, end) = right;
+    // Granted first, so that nobody is without a right in between. A right of another kind on the same range is
+    // replaced by that.
+    for (grant, right) in role.grants.iter().zip(&wanted).filter(|(_, right)| !there.contains(right)) {
+        let (_, key, end) = right.clone();
         client
             .role_grant_permission(name, Permission::new(kind(grant.access), key).with_range_end(end))
             .await?;
         tracing::info!("role {name}: {} under {}", grant.access, grant.prefix);
+    }
+    let is_wanted = |(_, key, end): &&Right| wanted.iter().any(|(_, k, e)| (k, e) == (key, end));
+    for (_, key, end) in there.iter().filter(|right| !is_wanted(right)) {
+        let options = RoleRevokePermissionOptions::new().with_range_end(end.clone());
+        client.role_revoke_permission(name, key.clone(), Some(options)).await?;
+        tracing::info!("role {name}: no longer anything at {}", String::from_utf8_lossy(key));
     }
     Ok(())
 }

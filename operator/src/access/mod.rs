@@ -26,12 +26,15 @@ use crate::{admin, app};
 /// How often etcd is looked at with `--watch`, and after a failure.
 const ROUND: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1);
+/// After how many rounds every password is tried anew: a minute's, as each costs etcd a login.
+const FORGET: u32 = 12;
 
 const MADE: &str = "etcd's users and roles";
 
 /// Makes them once, or until SIGTERM.
 pub async fn run(config: AccessConfig) -> anyhow::Result<()> {
     app::init_logs(&config.log)?;
+    config.etcd.check()?;
     config.wanted().context("what is wanted")?;
     if !config.watch {
         return Box::pin(round(&config, &mut Maker::default())).await;
@@ -48,7 +51,13 @@ pub async fn run(config: AccessConfig) -> anyhow::Result<()> {
 
 async fn keep(config: &AccessConfig, readiness: &Readiness) {
     let mut maker = Maker::default();
+    let mut rounds = 0_u32;
     loop {
+        rounds = rounds.wrapping_add(1);
+        // Passwords that were right may be so no more, in an etcd that was restored or changed by hand.
+        if rounds.is_multiple_of(FORGET) {
+            maker = Maker::default();
+        }
         let wait = match Box::pin(round(config, &mut maker)).await {
             Ok(()) => {
                 readiness.reached(MADE);

@@ -21,9 +21,15 @@ const PACE: Duration = Duration::from_millis(500);
 /// watch is noticed within 8 s, a pass waits 5 s for etcd and 1 s to write the status: 19 s, less than twice a lease.
 const STALE: Duration = Duration::from_secs(5);
 
+/// After etcd was restored its reports are those of its backup, for as long as the leases behind them.
+const RESTORED: Duration = Duration::from_secs(10);
+
 /// How many ended reports are remembered, and for how long: enough to explain the trouble of a night.
 const ENDED: usize = 10_000;
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
+
+/// The largest report: a hundred times a usual one. Whoever may write reports must not fill this process's memory.
+const MAX_REPORT: usize = 64 * 1024;
 
 type All = BTreeMap<Ident, Reported>;
 
@@ -89,15 +95,16 @@ impl Reports {
     /// Follows them for ever.
     pub async fn follow(self, etcd: impl Link, keys: Keys, changed: mpsc::UnboundedSender<Changed>) {
         let feed = follow(etcd, Range::Prefix(format!("{}reports/", keys.prefix())));
-        let connected = feed.connected();
+        let (connected, restored) = (feed.connected(), feed.restored());
         let feed = stream::unfold(feed, async |mut feed| Some((feed.next().await?, feed)));
-        self.attend(pin!(feed), connected, &keys, &changed).await;
+        self.attend(pin!(feed), connected, restored, &keys, &changed).await;
     }
 
     async fn attend(
         &self,
         mut feed: impl Stream<Item = Change> + Unpin,
         mut connected: watch::Receiver<bool>,
+        mut restored: watch::Receiver<u64>,
         keys: &Keys,
         changed: &mpsc::UnboundedSender<Changed>,
     ) {
@@ -105,12 +112,18 @@ impl Reports {
         let mut tick = interval(PACE);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut lost_at: Option<Instant> = None;
+        let mut doubted_until: Option<Instant> = None;
         loop {
+            let doubted = doubted_until.unwrap_or_else(far);
             let stale = lost_at.map_or_else(far, |at| at + STALE);
             tokio::select! {
                 // What was read before the connection was told of comes first: what a reconnect removed must
                 // not be believed again.
                 biased;
+                Ok(()) = restored.changed() => {
+                    doubted_until = Some(Instant::now() + RESTORED);
+                    if self.believe(false) { let _ = changed.send(Changed::All); }
+                }
                 change = feed.next() => {
                     let Some(change) = change else { return };
                     for changed_one in self.take(keys, change, Timestamp::now()) {
@@ -119,8 +132,14 @@ impl Reports {
                 }
                 Ok(()) = connected.changed() => {
                     let now = *connected.borrow_and_update();
+                    // Another start gives the leases of the backup their time once more.
+                    doubted_until = doubted_until.map(|_| Instant::now() + RESTORED);
                     lost_at = if now { None } else { lost_at.or_else(|| Some(Instant::now())) };
-                    if now && self.believe(true) { let _ = changed.send(Changed::All); }
+                    if now && doubted_until.is_none() && self.believe(true) { let _ = changed.send(Changed::All); }
+                }
+                _ = timeout_at(doubted, std::future::pending::<()>()) => {
+                    doubted_until = None;
+                    if lost_at.is_none() && self.believe(true) { let _ = changed.send(Changed::All); }
                 }
                 _ = timeout_at(stale, std::future::pending::<()>()) => {
                     lost_at = None;
@@ -177,6 +196,10 @@ fn far() -> Instant {
 
 fn read(keys: &Keys, key: &str, entry: &Entry) -> Option<(Ident, String, Report)> {
     let Some(Key::Report(of, instance)) = keys.parse(key) else { return None };
+    if entry.value.len() > MAX_REPORT {
+        tracing::warn!(key, bytes = entry.value.len(), "a report that is too large counts as none");
+        return None;
+    }
     match serde_json::from_slice(&entry.value) {
         Ok(report) => Some((of, instance, report)),
         Err(error) => {
@@ -240,6 +263,9 @@ mod tests {
         assert!(take(put("/fusebox/v1/demo/policy/shop/user", "{}"), 3).is_empty());
         assert_eq!(take(put(&key, "{"), 3), [Changed::One(user.clone())]);
         assert!(reports.of(&user).unwrap().live.is_empty(), "what cannot be read is no report");
+        take(put(&key, REPORT), 3);
+        take(put(&key, &format!("{REPORT}{}", " ".repeat(MAX_REPORT))), 3);
+        assert!(reports.of(&user).unwrap().live.is_empty(), "nor is what is too large");
         take(put(&key, REPORT), 4);
         take(delete(&key), 4);
         let ended = |instance: &str| reports.of(&user).unwrap().ended.get(instance).copied();
@@ -270,12 +296,35 @@ mod tests {
             let (changed, mut told) = mpsc::unbounded_channel();
             let feed = stream::iter([Change::Delete { key, mod_revision: 9 }]).chain(stream::pending());
             let follower = reports.clone();
-            tokio::spawn(async move { follower.attend(feed, connected, &keys, &changed).await });
+            let (_went_back, restored) = watch::channel(0);
+            tokio::spawn(async move { follower.attend(feed, connected, restored, &keys, &changed).await });
             assert_eq!(told.recv().await, Some(Changed::One(user.clone())));
             assert_eq!(told.recv().await, Some(Changed::All));
             assert!(reports.of(&user).unwrap().live.is_empty());
             drop(connect);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_restored_etcd_holds_is_not_believed_for_the_life_of_a_lease() {
+        let (reports, keys, user) = (Reports::default(), Keys::new("demo"), Ident::new("shop", "user"));
+        reports.take(&keys, Change::Snapshot(BTreeMap::new()), Timestamp::UNIX_EPOCH);
+        let (went_back, restored) = watch::channel(0);
+        let (connect, connected) = watch::channel(false);
+        let (changed, mut told) = mpsc::unbounded_channel();
+        let feed = stream::iter([put(&keys.report(&user, "uid-1"), REPORT)]).chain(stream::pending());
+        went_back.send_replace(1);
+        connect.send_replace(true);
+        let follower = reports.clone();
+        tokio::spawn(async move { follower.attend(feed, connected, restored, &keys, &changed).await });
+        assert_eq!(told.recv().await, Some(Changed::All));
+        assert_eq!(told.recv().await, Some(Changed::One(user.clone())));
+        assert_eq!(reports.of(&user), None);
+        let doubted = Instant::now();
+        assert_eq!(told.recv().await, Some(Changed::All));
+        assert_eq!(Instant::now() - doubted, RESTORED);
+        assert_eq!(reports.of(&user).unwrap().live.len(), 1, "it is renewed, so somebody stands behind it");
+        drop((connect, went_back));
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,6 +10,8 @@
 //! - A report outlives its instance by at most twice the lease's 10 s.
 //! - That an instance stopped reporting is known to the process that saw its report; after a restart of the
 //!   operator it counts as one that never did.
+//! - An operator that starts within a lease's life after etcd was restored from a backup cannot know that, and
+//!   believes the reports of the backup until their leases end.
 //! - A library from before reports told of the server layer is believed to have it.
 
 use std::collections::BTreeMap;

@@ -179,8 +179,8 @@ async fn arriving(
     if !is_new || enforced.reason != reasons::APPLYING {
         return None;
     }
-    let waited = context.memory.put_off(resource).await;
-    ARRIVING.checked_sub(waited).filter(|wait| !wait.is_zero())
+    let so_far = context.memory.put_off(resource).await;
+    ARRIVING.checked_sub(so_far).filter(|wait| !wait.is_zero())
 }
 
 /// Writes the status and its Events, if it changed; some wait, if it was written too recently.

@@ -82,6 +82,7 @@ impl Change {
 pub struct Follow {
     changes: mpsc::Receiver<Change>,
     connected: watch::Receiver<bool>,
+    restored: watch::Receiver<u64>,
 }
 
 impl Follow {
@@ -89,6 +90,12 @@ impl Follow {
     /// shutting down.
     pub async fn next(&mut self) -> Option<Change> {
         self.changes.recv().await
+    }
+
+    /// How often etcd was seen to have gone back in time: restored from a backup, or wiped. Raised before what it
+    /// holds now is told; leases of before live in it again, for as long as they are granted for.
+    pub fn restored(&self) -> watch::Receiver<u64> {
+        self.restored.clone()
     }
 
     /// Whether the range is being watched at the moment.
@@ -101,7 +108,9 @@ impl Follow {
 pub fn follow(link: impl Link, range: Range) -> Follow {
     let (changes, receiver) = mpsc::channel(64);
     let (is_connected, connected) = watch::channel(false);
-    let mut watcher = Watcher { link, range, known: Known::default(), changes, is_connected };
+    let (went_back, restored) = watch::channel(0);
+    let known = Known::default();
+    let mut watcher = Watcher { link, range, known, highest: 0, changes, is_connected, went_back };
     tokio::spawn(async move {
         let consumer = watcher.changes.clone();
         tokio::select! {
@@ -109,7 +118,7 @@ pub fn follow(link: impl Link, range: Range) -> Follow {
             () = consumer.closed() => {}
         }
     });
-    Follow { changes: receiver, connected }
+    Follow { changes: receiver, connected, restored }
 }
 
 /// How long a watch may be quiet before etcd is asked whether it is still there, and how long it has
@@ -119,15 +128,19 @@ const QUIET: Duration = Duration::from_secs(4);
 /// A watch that held this long was a good one: the next attempt follows soon.
 const GOOD: Duration = Duration::from_secs(5);
 
-/// How many keys to read at once.
-const PAGE: i64 = 500;
+/// How many keys to read at once: of etcd's largest values (1.5 MiB a request) as many as an answer may weigh, so that
+/// nobody who may write a key can make the range unreadable.
+const PAGE: i64 = 128;
 
 struct Watcher<L> {
     link: L,
     range: Range,
     known: Known,
+    /// Of all revisions of this etcd.
+    highest: i64,
     changes: mpsc::Sender<Change>,
     is_connected: watch::Sender<bool>,
+    went_back: watch::Sender<u64>,
 }
 
 impl<L: Link> Watcher<L> {
@@ -154,13 +167,19 @@ impl<L: Link> Watcher<L> {
         // while nothing is written to etcd at all it answers no request for progress of a watch from the
         // future (3.6.14, `progressIfSync`), and its silence would be taken for death.
         let mut stream = answered("a watch", connection.watch(&self.range, revision)).await?;
+        if revision < self.highest {
+            tracing::warn!(range = ?self.range, revision, before = self.highest, "etcd went back in time");
+            self.went_back.send_modify(|times| *times += 1);
+        }
+        self.highest = revision;
         for change in self.known.list(entries, revision) {
             self.tell(change).await?;
         }
         self.is_connected.send_replace(true);
         loop {
             for change in next(&mut stream).await? {
-                if change.mod_revision().is_some_and(|at| at > revision) {
+                if let Some(at) = change.mod_revision().filter(|at| *at > revision) {
+                    self.highest = self.highest.max(at);
                     self.known.take(&change);
                     self.tell(change).await?;
                 }

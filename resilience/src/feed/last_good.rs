@@ -13,12 +13,16 @@ use fusebox_policy::wire::{MAX_POLICY_BYTES, PolicyDocument};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::env::Settings;
 use crate::fusebox::Shared;
 
 /// The least time between two writes.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The newest good document, if there was one.
+pub(super) type Document = Option<Arc<Vec<u8>>>;
 
 /// The file, and whose policy it holds.
 #[derive(Clone, Debug)]
@@ -35,18 +39,22 @@ impl LastGood {
         Some(Self { path, head: format!("fusebox last good {key}\n") })
     }
 
-    /// Puts it in force, if there is one. What cannot be used is logged and no reason not to start.
-    pub(super) fn apply(&self, shared: &Shared) {
+    /// Puts it in force, if there is one; the document, which may be refused only for descriptors that are still to
+    /// come. What cannot be used is logged and no reason not to start.
+    pub(super) fn apply(&self, shared: &Shared) -> Option<Arc<Vec<u8>>> {
         match self.read() {
             Ok(Some(document)) => {
                 tracing::info!(hash = %document.hash, file = %self.path.display(), "the last good policy is in force, until etcd answers");
-                super::apply::apply(shared, document.to_json().as_bytes());
+                let document = document.to_json().into_bytes();
+                super::apply::apply(shared, &document);
+                return Some(Arc::new(document));
             }
             Ok(None) => {}
             Err(problem) => {
                 tracing::warn!(file = %self.path.display(), problem, "the last good policy cannot be used");
             }
         }
+        None
     }
 
     fn read(&self) -> Result<Option<PolicyDocument>, String> {
@@ -67,16 +75,38 @@ impl LastGood {
         PolicyDocument::from_json(document).map(Some).map_err(|refused| refused.to_string())
     }
 
-    /// Keeps the file as the newest of `documents`.
-    pub(super) async fn keep(self, mut documents: watch::Receiver<Option<Arc<Vec<u8>>>>) {
-        while documents.changed().await.is_ok() {
-            let Some(document) = documents.borrow_and_update().clone() else { continue };
-            let file = self.clone();
-            let written = spawn_blocking(move || file.write(&document)).await;
-            if let Ok(Err(error)) = written {
-                tracing::warn!(file = %self.path.display(), %error, "the last good policy could not be kept on disk");
+    /// Keeps the file as the newest of `documents`; what could not be written is tried again, and written once more
+    /// at the end.
+    pub(super) async fn keep(self, mut documents: watch::Receiver<Document>, stop: CancellationToken) {
+        let mut kept: Document = None;
+        loop {
+            let is_newer = |document: &Document| !is_same(document.as_ref(), kept.as_ref());
+            let newer = async { documents.wait_for(is_newer).await.is_ok() };
+            if stop.run_until_cancelled(newer).await != Some(true) {
+                break;
             }
-            sleep(PAUSE).await;
+            let newest = documents.borrow().clone();
+            if self.write_aside(newest.as_ref()).await {
+                kept = newest;
+            }
+            stop.run_until_cancelled(sleep(PAUSE)).await;
+        }
+        let newest = documents.borrow().clone();
+        if !is_same(newest.as_ref(), kept.as_ref()) {
+            self.write_aside(newest.as_ref()).await;
+        }
+    }
+
+    /// Writes it where it holds up no runtime.
+    async fn write_aside(&self, document: Option<&Arc<Vec<u8>>>) -> bool {
+        let Some(document) = document.cloned() else { return true };
+        let file = self.clone();
+        match spawn_blocking(move || file.write(&document)).await {
+            Ok(Err(error)) => {
+                tracing::warn!(file = %self.path.display(), %error, "the last good policy could not be kept on disk");
+                false
+            }
+            written => written.is_ok(),
         }
     }
 
@@ -87,6 +117,13 @@ impl LastGood {
         file.write_all(document)?;
         file.sync_all()?;
         fs::rename(&part, &self.path)
+    }
+}
+
+fn is_same(a: Option<&Arc<Vec<u8>>>, b: Option<&Arc<Vec<u8>>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (a, b) => a.is_none() && b.is_none(),
     }
 }
 
@@ -123,6 +160,27 @@ mod tests {
         file.apply(&shared);
         assert_eq!(shared.applied.borrow().hash, Some(document(2).hash));
         assert!(!part(&file.path).exists());
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_tried_again_and_the_newest_is_there_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = file(&folder);
+        file.path = folder.path().join("later/policy");
+        let (good, kept) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let keeping = tokio::spawn(file.clone().keep(kept, stop.clone()));
+        let put = |limit| good.send_replace(Some(Arc::new(document(limit).to_json().into_bytes())));
+        put(1);
+        tokio::time::sleep(Duration::from_millis(100)).await; // it has failed once, most likely
+        fs::create_dir(folder.path().join("later")).unwrap();
+        while !file.path.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        put(2);
+        stop.cancel();
+        keeping.await.unwrap();
+        assert_eq!(file.read().unwrap().map(|document| document.hash), Some(document(2).hash));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod fleet;
 mod last_good;
 mod reporter;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::env::Settings;
 use crate::etcd::{Change, Link, Range, follow};
 use crate::fusebox::Shared;
 use apply::apply;
-use last_good::LastGood;
+use last_good::{Document, LastGood};
 use reporter::{Reporter, TTL};
 
 /// What works for a [`Fusebox`](crate::Fusebox) in the background, until it is shut down or the
@@ -43,9 +44,10 @@ impl Feed {
     pub(crate) fn start(settings: &Settings, etcd: impl Link, shared: &Arc<Shared>) -> Self {
         let stop = CancellationToken::new();
         let (good, kept) = watch::channel(None);
+        let mut newest = None;
         if let Some(file) = LastGood::of(settings) {
-            file.apply(shared);
-            tokio::spawn(stop.clone().run_until_cancelled_owned(file.keep(kept)));
+            newest = file.apply(shared);
+            tokio::spawn(file.keep(kept, stop.clone()));
         }
         let (first, reported) = watch::channel(false);
         let key = settings.keys.policy(&settings.service);
@@ -55,7 +57,7 @@ impl Feed {
         let count = settings.keys.fleet(&settings.service);
         let fleet = fleet::run(etcd, count, Arc::clone(shared));
         tokio::spawn(stop.clone().run_until_cancelled_owned(fleet));
-        let policies = run(followed, reported.clone(), Arc::clone(shared), good);
+        let policies = run(followed, reported.clone(), Arc::clone(shared), newest, good);
         tokio::spawn(stop.clone().run_until_cancelled_owned(policies));
         Self { stop, reported }
     }
@@ -76,12 +78,18 @@ async fn run(
     mut policies: crate::etcd::Follow,
     mut reported: watch::Receiver<bool>,
     shared: Arc<Shared>,
-    good: watch::Sender<Option<Arc<Vec<u8>>>>,
+    mut newest: Document,
+    good: watch::Sender<Document>,
 ) {
     // A report of before, if it could not be replaced, has ended by then with its lease.
-    let _ = timeout(2 * TTL, reported.wait_for(|reported| *reported)).await;
+    let mut first = pin!(timeout(2 * TTL, reported.wait_for(|reported| *reported)));
+    loop {
+        tokio::select! {
+            _ = &mut first => break,
+            () = shared.registered.notified() => again(&shared, newest.as_ref(), &good),
+        }
+    }
     let mut connected = policies.connected();
-    let mut newest = None;
     loop {
         shared.counts.connected.store(u64::from(*connected.borrow_and_update()), Ordering::Relaxed);
         tokio::select! {
@@ -89,16 +97,23 @@ async fn run(
                 Some(change) => newest = take(&shared, change, &good),
                 None => return,
             },
-            () = shared.registered.notified() => if let Some(document) = &newest && apply(&shared, document) {
-                good.send_replace(Some(Arc::clone(document)));
-            },
+            () = shared.registered.notified() => again(&shared, newest.as_ref(), &good),
             Ok(()) = connected.changed() => {}
         }
     }
 }
 
+/// Descriptors came: the newest document may no longer be refused.
+fn again(shared: &Shared, newest: Option<&Arc<Vec<u8>>>, good: &watch::Sender<Document>) {
+    if let Some(document) = newest
+        && apply(shared, document)
+    {
+        good.send_replace(Some(Arc::clone(document)));
+    }
+}
+
 /// The newest document, if there is one.
-fn take(shared: &Shared, change: Change, good: &watch::Sender<Option<Arc<Vec<u8>>>>) -> Option<Arc<Vec<u8>>> {
+fn take(shared: &Shared, change: Change, good: &watch::Sender<Document>) -> Document {
     let document = match change {
         Change::Snapshot(entries) => entries.into_values().next(),
         Change::Put { entry, .. } => Some(entry),
