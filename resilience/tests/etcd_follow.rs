@@ -128,3 +128,29 @@ async fn a_quiet_watch_stays() {
     connected.wait_for(|connected| *connected).await.unwrap();
     assert!(timeout(Duration::from_secs(13), connected.changed()).await.is_err(), "asked, and answered");
 }
+
+/// Who holds keys under leases for evidence must know that, and that a connection which broke alone did not do it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_of_etcd_is_told_as_one_of_its_leases_and_a_cut_is_not() {
+    let mut etcd = Etcd::start().await;
+    let wire = Wire::to(&etcd).await;
+    let follow = follow(EtcdConfig::new([wire.url()]), Range::Prefix("/a/".into()));
+    let (mut connected, starts) = (follow.connected(), follow.leases_restarted());
+    connected.wait_for(|connected| *connected).await.unwrap();
+    wire.cut(true);
+    connected.wait_for(|connected| !*connected).await.unwrap();
+    wire.cut(false);
+    connected.wait_for(|connected| *connected).await.unwrap();
+    assert_eq!(*starts.borrow(), 0);
+    etcd.kill().await;
+    connected.wait_for(|connected| !*connected).await.unwrap();
+    etcd.run().await;
+    connected.wait_for(|connected| *connected).await.unwrap();
+    assert_eq!(*starts.borrow(), 1, "the same data, and leases that begin anew");
+    etcd.kill().await;
+    connected.wait_for(|connected| !*connected).await.unwrap();
+    etcd.wipe();
+    etcd.run().await;
+    connected.wait_for(|connected| *connected).await.unwrap();
+    assert!(*starts.borrow() > 1, "no data");
+}

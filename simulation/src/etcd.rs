@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fusebox::etcd::{Change, Entry, Page, PageRequest, Range};
+use fusebox::etcd::{Change, Entry, Message, Page, PageRequest, Range};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 
-/// A message of a watch: what happened, or why it ended.
-pub type Message = Result<Vec<Change>, String>;
+/// A message of a watch, or why it ended.
+pub type Heard = Result<Message, String>;
 
 /// The server. Clones are one and the same.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +35,7 @@ struct Granted {
 struct Watcher {
     id: u64,
     range: Range,
-    to: mpsc::UnboundedSender<Message>,
+    to: mpsc::UnboundedSender<Heard>,
 }
 
 /// What survives a restart.
@@ -53,6 +53,8 @@ struct State {
     data: Data,
     backup: Option<Data>,
     down: bool,
+    /// Of its leader's election, which is its own at every start.
+    term: u64,
     watchers: Vec<Watcher>,
     next: u64,
     puts: u64,
@@ -63,6 +65,7 @@ impl Etcd {
     pub fn start() -> Self {
         let etcd = Self::default();
         etcd.state().data.revision = 1;
+        etcd.state().term = 1;
         let server = etcd.clone();
         tokio::spawn(async move {
             loop {
@@ -115,6 +118,7 @@ impl Etcd {
     pub fn run(&self) {
         let mut state = self.state();
         state.down = false;
+        state.term += 1;
         for lease in state.data.leases.values_mut() {
             lease.ends = Instant::now() + lease.ttl;
         }
@@ -126,6 +130,7 @@ impl Etcd {
     pub fn wipe(&self) {
         let mut state = self.state();
         state.data = Data { revision: 1, ..Data::default() };
+        state.term = 0;
         state.watchers.clear();
     }
 
@@ -140,10 +145,9 @@ impl Etcd {
         let mut state = self.state();
         if let Some(data) = state.backup.clone() {
             state.data = data;
+            state.term = 0;
             state.watchers.clear();
         }
-        drop(state);
-        self.run();
     }
 
     /// Forgets the history up to now.
@@ -169,7 +173,7 @@ impl Etcd {
         let limit = usize::try_from(wanted.limit).unwrap_or(usize::MAX);
         let entries = found.by_ref().take(limit).map(|(k, s)| (k.clone().into_bytes(), s.entry.clone()));
         let entries = entries.collect();
-        Page { entries, revision: state.data.revision, more: found.next().is_some() }
+        Page { entries, revision: state.data.revision, term: state.term, more: found.next().is_some() }
     }
 
     /// A key's value and lease.
@@ -229,7 +233,7 @@ impl Etcd {
     }
 
     /// Starts a watch; its number, for [`progress`](Self::progress).
-    pub fn watch(&self, range: &Range, from: i64, to: mpsc::UnboundedSender<Message>) -> u64 {
+    pub fn watch(&self, range: &Range, from: i64, to: mpsc::UnboundedSender<Heard>) -> u64 {
         let mut state = self.state();
         state.next += 1;
         let id = state.next;
@@ -240,7 +244,7 @@ impl Etcd {
         let past = state.data.history.iter().filter(|(at, change)| *at >= from && concerns(range, change));
         let past: Vec<Change> = past.map(|(_, change)| change.clone()).collect();
         if !past.is_empty() {
-            let _ = to.send(Ok(past));
+            let _ = to.send(Ok(Message { changes: past, term: state.term }));
         }
         state.watchers.push(Watcher { id, range: range.clone(), to });
         id
@@ -248,8 +252,9 @@ impl Etcd {
 
     /// Lets a watch say that it is there.
     pub fn progress(&self, watch: u64) {
-        if let Some(watcher) = self.state().watchers.iter().find(|watcher| watcher.id == watch) {
-            let _ = watcher.to.send(Ok(Vec::new()));
+        let state = self.state();
+        if let Some(watcher) = state.watchers.iter().find(|watcher| watcher.id == watch) {
+            let _ = watcher.to.send(Ok(Message { changes: Vec::new(), term: state.term }));
         }
     }
 }
@@ -264,8 +269,11 @@ impl State {
         self.data.history.extend(changes.iter().map(|change| (at, change.clone())));
         self.watchers.retain(|watcher| {
             let mine = changes.iter().filter(|change| concerns(&watcher.range, change));
-            let mine: Vec<Change> = mine.cloned().collect();
-            if mine.is_empty() { !watcher.to.is_closed() } else { watcher.to.send(Ok(mine)).is_ok() }
+            let changes: Vec<Change> = mine.cloned().collect();
+            if changes.is_empty() {
+                return !watcher.to.is_closed();
+            }
+            watcher.to.send(Ok(Message { changes, term: self.term })).is_ok()
         });
     }
 
@@ -333,9 +341,9 @@ mod tests {
         assert!(!etcd.renew(lease) && value(&etcd, "/r/a").is_none());
         assert!(!etcd.put("/r/a", b"2".to_vec(), lease), "no such lease");
         let entry = Entry { value: b"1".to_vec(), mod_revision: 2 };
-        assert_eq!(heard.recv().await.unwrap().unwrap(), [Change::Put { key: "/r/a".into(), entry }]);
+        assert_eq!(heard.recv().await.unwrap().unwrap().changes, [Change::Put { key: "/r/a".into(), entry }]);
         let gone = Change::Delete { key: "/r/a".into(), mod_revision: 4 };
-        assert_eq!(heard.recv().await.unwrap().unwrap(), [gone]);
+        assert_eq!(heard.recv().await.unwrap().unwrap().changes, [gone]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -352,7 +360,7 @@ mod tests {
         };
         assert!(watch(2).recv().await.unwrap().unwrap_err().contains("compacted"));
         let entry = Entry { value: b"2".to_vec(), mod_revision: 3 };
-        let told = watch(3).recv().await.unwrap().unwrap();
+        let told = watch(3).recv().await.unwrap().unwrap().changes;
         assert_eq!(told, [Change::Put { key: "/a".into(), entry }], "from the compacted revision itself");
     }
 }

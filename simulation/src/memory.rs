@@ -36,6 +36,13 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// What a key of etcd holds.
+    pub fn read(&self, key: &str) -> Option<Vec<u8>> {
+        self.etcd.get(key).map(|(value, _)| value)
+    }
+}
+
 impl stage::Stage for Memory {
     type Wire = Wire;
     type Process = Instance;

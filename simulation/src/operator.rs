@@ -52,6 +52,8 @@ pub trait Store: Send + 'static {
 
 /// A process.
 pub struct Operator {
+    of: Ident,
+    reports: Reports,
     tasks: [JoinHandle<()>; 2],
     ends: Box<dyn Fn() + Send + Sync>,
 }
@@ -69,7 +71,7 @@ impl Operator {
         let reports = Reports::default();
         let (wake, mut woken) = mpsc::unbounded_channel();
         let follow = tokio::spawn(reports.clone().follow(link, keys, wake));
-        let mut work = Work { of: of.clone(), store, reports, told, cluster };
+        let mut work = Work { of: of.clone(), store, reports: reports.clone(), told, cluster };
         let passes = tokio::spawn(async move {
             loop {
                 let next = work.pass().await;
@@ -80,13 +82,18 @@ impl Operator {
                 }
             }
         });
-        Self { tasks: [follow, passes], ends: Box::new(|| ()) }
+        Self { of: of.clone(), reports, tasks: [follow, passes], ends: Box::new(|| ()) }
     }
 
     /// What else ends with it.
     #[must_use]
     pub fn ends_with(self, ends: impl Fn() + Send + Sync + 'static) -> Self {
         Self { ends: Box::new(ends), ..self }
+    }
+
+    /// Does it have the reports, and believe them?
+    pub fn has_reports(&self) -> bool {
+        self.reports.of(&self.of).is_some()
     }
 
     /// SIGKILL.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::operator::{Cluster, Operator, Told};
 use crate::oracle::{Oracle, Truth};
 use crate::policies::document;
-use crate::schedule::{Action, Data, Fault, Foreign, Schedule, TROUBLE};
+use crate::schedule::{Action, Fault, Foreign, Schedule, TROUBLE};
 use crate::stage::{Process, Stage};
 use crate::wire::Line;
 
@@ -74,11 +74,11 @@ struct World<S: Stage> {
     wanted: (u64, u64),
     later: BTreeMap<(Instant, u64), Later<S>>,
     order: u64,
-    /// When etcd last started with leases of a backup, and whether it will.
-    restored_at: Option<Instant>,
-    restores: bool,
-    /// Until then the operator cannot know that: it started after.
-    unknowing_until: Option<Instant>,
+    /// When etcd last ended, and when it last started after that.
+    etcd_ended: Option<Instant>,
+    etcd_started: Option<Instant>,
+    /// When this operator first had reports.
+    first_reports: Option<Instant>,
 }
 
 /// Plays it. Err tells what went wrong, and the schedule.
@@ -103,9 +103,9 @@ impl<S: Stage> World<S> {
             wanted: (1, 1),
             later: BTreeMap::new(),
             order: 0,
-            restored_at: None,
-            restores: false,
-            unknowing_until: None,
+            etcd_ended: None,
+            etcd_started: None,
+            first_reports: None,
             stage,
             schedule,
         };
@@ -182,8 +182,18 @@ impl<S: Stage> World<S> {
             let runs = pod.process.as_mut().map_or(Ok(Vec::new()), |started| started.process.ran())?;
             truths.push(Truth { pod: pod.id, ready: pod.ready, runs });
         }
-        let knows = self.unknowing_until.is_none_or(|until| Instant::now() > until);
-        oracle.see(self.now(), enforced.filter(|_| knows), &truths)
+        if self.first_reports.is_none() && self.operator.as_ref().is_some_and(Operator::has_reports) {
+            self.first_reports = Some(Instant::now());
+        }
+        oracle.see(self.now(), enforced.filter(|_| self.can_know()), &truths)
+    }
+
+    /// The one caveat of the promise: who reads the first reports after etcd started cannot know of the start, which
+    /// gave the leases behind them their whole time once more.
+    fn can_know(&self) -> bool {
+        let is_new = self.first_reports.is_none_or(|first| self.etcd_ended.is_some_and(|ended| first >= ended));
+        let is_over = self.etcd_started.is_none_or(|at| Instant::now() > at + LEASE + LEASE / 10);
+        is_over || !is_new
     }
 
     fn all_run(&mut self) -> Result<bool, String> {
@@ -223,10 +233,7 @@ impl<S: Stage> World<S> {
         if let Some(old) = self.operator.take() {
             old.kill();
         }
-        // The one caveat of the promise: reports of a backup, until their leases end.
-        if self.restores || self.restored_at.is_some_and(|at| Instant::now() - at < LEASE) {
-            self.unknowing_until = Some(Instant::now() + LEASE + LEASE / 10);
-        }
+        self.first_reports = None;
         let (cluster, told) = (self.cluster.subscribe(), self.told.clone());
         self.operator = Some(self.stage.operator(&self.of, &self.operator_wire, cluster, told));
     }
@@ -283,9 +290,7 @@ impl<S: Stage> World<S> {
 
     fn run_etcd(&mut self) {
         self.stage.run_etcd();
-        if std::mem::take(&mut self.restores) {
-            self.restored_at = Some(Instant::now());
-        }
+        self.etcd_started = Some(Instant::now());
     }
 
     /// Kubernetes tells the operator, a little later: how it is by then.
@@ -358,12 +363,16 @@ impl<S: Stage> World<S> {
             }
             Action::Etcd { data, lasts } => {
                 self.stage.stop_etcd(data);
-                let alive = self.restored_at.is_some_and(|at| Instant::now() - at < LEASE);
-                self.restores |= data == Data::Restored || alive;
+                self.etcd_ended = Some(Instant::now());
                 self.after(lasts, Later::RunEtcd);
             }
             Action::Compact => self.stage.compact(),
             Action::BackUp => self.stage.back_up(),
+            // As far as anybody can see, the same as a start.
+            Action::Elect => {
+                self.etcd_ended = Some(Instant::now());
+                self.run_etcd();
+            }
             Action::EndLease { pod } => self.stage.end_lease(&report(self, pod)),
             Action::DeleteReport { pod } => self.stage.write(&report(self, pod), None),
             Action::RestartOperator => self.start_operator(),

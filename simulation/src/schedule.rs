@@ -51,6 +51,8 @@ pub enum Action {
     Compact,
     /// etcd makes a backup.
     BackUp,
+    /// etcd elects a leader.
+    Elect,
     /// Somebody ends the lease of an instance.
     EndLease {
         /// Whose.
@@ -178,7 +180,8 @@ fn action(random: &mut fastrand::Rng, pods: usize, place: Place) -> Action {
             };
             Action::Etcd { data, lasts: lasts / 3 }
         }
-        84..87 if place == Place::OwnEtcd => Action::BackUp,
+        84..86 if place == Place::OwnEtcd => Action::BackUp,
+        86 if place == Place::OwnEtcd => Action::Elect,
         78..90 => Action::Compact,
         90..93 => Action::EndLease { pod },
         93..96 => Action::DeleteReport { pod },

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fusebox::etcd::{Change, Connection, EtcdError, Lease, Link, Page, PageRequest, Range, Watch};
+use fusebox::etcd::{Connection, EtcdError, Lease, Link, Message, Page, PageRequest, Range, Watch};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
-use crate::etcd::{Etcd, Message};
+use crate::etcd::{Etcd, Heard};
 
 /// How a wire is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +185,7 @@ impl Connection for Session {
 
     async fn watch(&mut self, range: &Range, from: i64) -> Result<Watching, EtcdError> {
         let (near, told) = mpsc::unbounded_channel();
-        let (to, mut far) = mpsc::unbounded_channel::<Message>();
+        let (to, mut far) = mpsc::unbounded_channel::<Heard>();
         let range = range.clone();
         let id = self.call(move |etcd| etcd.watch(&range, from, to)).await?;
         let Self { wire, epoch } = self.clone();
@@ -227,11 +227,11 @@ impl Connection for Session {
 pub struct Watching {
     connection: Session,
     id: u64,
-    told: mpsc::UnboundedReceiver<Message>,
+    told: mpsc::UnboundedReceiver<Heard>,
 }
 
 impl Watch for Watching {
-    async fn message(&mut self) -> Result<Vec<Change>, EtcdError> {
+    async fn message(&mut self) -> Result<Message, EtcdError> {
         let Session { wire, epoch } = &self.connection;
         let (mut epochs, mut life) = (wire.epoch.subscribe(), wire.life.subscribe());
         loop {

@@ -21,8 +21,8 @@ const PACE: Duration = Duration::from_millis(500);
 /// watch is noticed within 8 s, a pass waits 5 s for etcd and 1 s to write the status: 19 s, less than twice a lease.
 const STALE: Duration = Duration::from_secs(5);
 
-/// After etcd was restored its reports are those of its backup, for as long as the leases behind them.
-const RESTORED: Duration = Duration::from_secs(10);
+/// How long a report's lease is. After etcd gave leases their whole time anew, who reports is known after that.
+const LEASE: Duration = Duration::from_secs(10);
 
 /// How many ended reports are remembered, and for how long: enough to explain the trouble of a night.
 const ENDED: usize = 10_000;
@@ -95,16 +95,16 @@ impl Reports {
     /// Follows them for ever.
     pub async fn follow(self, etcd: impl Link, keys: Keys, changed: mpsc::UnboundedSender<Changed>) {
         let feed = follow(etcd, Range::Prefix(format!("{}reports/", keys.prefix())));
-        let (connected, restored) = (feed.connected(), feed.restored());
+        let (connected, restarted) = (feed.connected(), feed.leases_restarted());
         let feed = stream::unfold(feed, async |mut feed| Some((feed.next().await?, feed)));
-        self.attend(pin!(feed), connected, restored, &keys, &changed).await;
+        self.attend(pin!(feed), connected, restarted, &keys, &changed).await;
     }
 
     async fn attend(
         &self,
         mut feed: impl Stream<Item = Change> + Unpin,
         mut connected: watch::Receiver<bool>,
-        mut restored: watch::Receiver<u64>,
+        mut restarted: watch::Receiver<u64>,
         keys: &Keys,
         changed: &mpsc::UnboundedSender<Changed>,
     ) {
@@ -120,8 +120,8 @@ impl Reports {
                 // What was read before the connection was told of comes first: what a reconnect removed must
                 // not be believed again.
                 biased;
-                Ok(()) = restored.changed() => {
-                    doubted_until = Some(Instant::now() + RESTORED);
+                Ok(()) = restarted.changed() => {
+                    doubted_until = Some(Instant::now() + LEASE);
                     if self.believe(false) { let _ = changed.send(Changed::All); }
                 }
                 change = feed.next() => {
@@ -132,14 +132,12 @@ impl Reports {
                 }
                 Ok(()) = connected.changed() => {
                     let now = *connected.borrow_and_update();
-                    // Another start gives the leases of the backup their time once more.
-                    doubted_until = doubted_until.map(|_| Instant::now() + RESTORED);
                     lost_at = if now { None } else { lost_at.or_else(|| Some(Instant::now())) };
                     if now && doubted_until.is_none() && self.believe(true) { let _ = changed.send(Changed::All); }
                 }
                 _ = timeout_at(doubted, std::future::pending::<()>()) => {
                     doubted_until = None;
-                    if lost_at.is_none() && self.believe(true) { let _ = changed.send(Changed::All); }
+                    if *connected.borrow() && self.believe(true) { let _ = changed.send(Changed::All); }
                 }
                 _ = timeout_at(stale, std::future::pending::<()>()) => {
                     lost_at = None;
@@ -296,8 +294,8 @@ mod tests {
             let (changed, mut told) = mpsc::unbounded_channel();
             let feed = stream::iter([Change::Delete { key, mod_revision: 9 }]).chain(stream::pending());
             let follower = reports.clone();
-            let (_went_back, restored) = watch::channel(0);
-            tokio::spawn(async move { follower.attend(feed, connected, restored, &keys, &changed).await });
+            let (_begin_anew, restarted) = watch::channel(0);
+            tokio::spawn(async move { follower.attend(feed, connected, restarted, &keys, &changed).await });
             assert_eq!(told.recv().await, Some(Changed::One(user.clone())));
             assert_eq!(told.recv().await, Some(Changed::All));
             assert!(reports.of(&user).unwrap().live.is_empty());
@@ -306,25 +304,53 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_restored_etcd_holds_is_not_believed_for_the_life_of_a_lease() {
+    async fn what_lives_under_leases_that_began_anew_is_not_believed_for_the_life_of_one() {
         let (reports, keys, user) = (Reports::default(), Keys::new("demo"), Ident::new("shop", "user"));
         reports.take(&keys, Change::Snapshot(BTreeMap::new()), Timestamp::UNIX_EPOCH);
-        let (went_back, restored) = watch::channel(0);
-        let (connect, connected) = watch::channel(false);
+        let (begin_anew, restarted) = watch::channel(0);
+        let (_connect, connected) = watch::channel(true);
         let (changed, mut told) = mpsc::unbounded_channel();
         let feed = stream::iter([put(&keys.report(&user, "uid-1"), REPORT)]).chain(stream::pending());
-        went_back.send_replace(1);
-        connect.send_replace(true);
+        begin_anew.send_replace(1);
         let follower = reports.clone();
-        tokio::spawn(async move { follower.attend(feed, connected, restored, &keys, &changed).await });
+        tokio::spawn(async move { follower.attend(feed, connected, restarted, &keys, &changed).await });
+        let began = Instant::now();
         assert_eq!(told.recv().await, Some(Changed::All));
         assert_eq!(told.recv().await, Some(Changed::One(user.clone())));
         assert_eq!(reports.of(&user), None);
-        let doubted = Instant::now();
+        tokio::time::sleep(LEASE / 2).await;
+        begin_anew.send_replace(2);
         assert_eq!(told.recv().await, Some(Changed::All));
-        assert_eq!(Instant::now() - doubted, RESTORED);
+        assert_eq!(Instant::now() - began, LEASE / 2 + LEASE);
         assert_eq!(reports.of(&user).unwrap().live.len(), 1, "it is renewed, so somebody stands behind it");
-        drop((connect, went_back));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_back_does_not_end_the_doubt() {
+        let (reports, keys, user) = (Reports::default(), Keys::new("demo"), Ident::new("shop", "user"));
+        reports.take(&keys, Change::Snapshot(BTreeMap::new()), Timestamp::UNIX_EPOCH);
+        let (begin_anew, restarted) = watch::channel(0);
+        let (connect, connected) = watch::channel(false);
+        let (changed, mut told) = mpsc::unbounded_channel();
+        let follower = reports.clone();
+        tokio::spawn(async move { follower.attend(stream::pending(), connected, restarted, &keys, &changed).await });
+        begin_anew.send_replace(1);
+        assert_eq!(told.recv().await, Some(Changed::All));
+        let began = Instant::now();
+        for is_connected in [true, false, true] {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            connect.send_replace(is_connected);
+        }
+        assert_eq!(reports.of(&user), None);
+        assert_eq!(told.recv().await, Some(Changed::All));
+        assert_eq!((Instant::now() - began, reports.of(&user)), (LEASE, Some(Reported::default())));
+        connect.send_replace(false);
+        begin_anew.send_replace(2);
+        assert_eq!(told.recv().await, Some(Changed::All));
+        tokio::time::sleep(2 * LEASE).await;
+        assert_eq!(reports.of(&user), None, "nor does time alone");
+        connect.send_replace(true);
+        assert_eq!(told.recv().await, Some(Changed::All));
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,8 +10,8 @@
 //! - A report outlives its instance by at most twice the lease's 10 s.
 //! - That an instance stopped reporting is known to the process that saw its report; after a restart of the
 //!   operator it counts as one that never did.
-//! - An operator that starts within a lease's life after etcd was restored from a backup cannot know that, and
-//!   believes the reports of the backup until their leases end.
+//! - An operator whose first reading comes within a lease's life after etcd started cannot know of the start, which
+//!   gave every lease its whole time anew: it believes reports of before until those leases end.
 //! - A library from before reports told of the server layer is believed to have it.
 
 use std::collections::BTreeMap;
@@ -207,7 +207,8 @@ impl Enforcement {
         if self.unreadable {
             return Verdict::unknown(
                 reasons::ETCD_UNAVAILABLE,
-                "the instances' reports cannot be read from etcd; what they run is not known",
+                "the instances' reports cannot be read from etcd, or it has just started, was restored or has a new \
+                 leader, and they count after 10 s; what the instances run is not known",
             );
         }
         if self.ready == 0 {

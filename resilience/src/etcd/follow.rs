@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::connect::{EtcdError, answered};
 use super::delays;
 use super::known::Known;
-use super::link::{Connection, Link, PageRequest, Watch};
+use super::link::{Connection, Link, Message, PageRequest, Watch};
 use super::real::key;
 
 /// What to follow.
@@ -82,7 +82,7 @@ impl Change {
 pub struct Follow {
     changes: mpsc::Receiver<Change>,
     connected: watch::Receiver<bool>,
-    restored: watch::Receiver<u64>,
+    leases_restarted: watch::Receiver<u64>,
 }
 
 impl Follow {
@@ -92,10 +92,11 @@ impl Follow {
         self.changes.recv().await
     }
 
-    /// How often etcd was seen to have gone back in time: restored from a backup, or wiped. Raised before what it
-    /// holds now is told; leases of before live in it again, for as long as they are granted for.
-    pub fn restored(&self) -> watch::Receiver<u64> {
-        self.restored.clone()
+    /// How often etcd was seen to have given leases their whole time anew: it started, has another leader, was
+    /// restored from a backup or wiped. Raised before what it holds by then is told. What lives under a lease proves
+    /// nothing until the lease has had that time.
+    pub fn leases_restarted(&self) -> watch::Receiver<u64> {
+        self.leases_restarted.clone()
     }
 
     /// Whether the range is being watched at the moment.
@@ -108,9 +109,9 @@ impl Follow {
 pub fn follow(link: impl Link, range: Range) -> Follow {
     let (changes, receiver) = mpsc::channel(64);
     let (is_connected, connected) = watch::channel(false);
-    let (went_back, restored) = watch::channel(0);
+    let (lease_starts, leases_restarted) = watch::channel(0);
     let known = Known::default();
-    let mut watcher = Watcher { link, range, known, highest: 0, changes, is_connected, went_back };
+    let mut watcher = Watcher { link, range, known, highest: 0, term: 0, changes, is_connected, lease_starts };
     tokio::spawn(async move {
         let consumer = watcher.changes.clone();
         tokio::select! {
@@ -118,7 +119,7 @@ pub fn follow(link: impl Link, range: Range) -> Follow {
             () = consumer.closed() => {}
         }
     });
-    Follow { changes: receiver, connected, restored }
+    Follow { changes: receiver, connected, leases_restarted }
 }
 
 /// How long a watch may be quiet before etcd is asked whether it is still there, and how long it has
@@ -138,9 +139,19 @@ struct Watcher<L> {
     known: Known,
     /// Of all revisions of this etcd.
     highest: i64,
+    /// Of its leader's election; 0: not known yet.
+    term: u64,
     changes: mpsc::Sender<Change>,
     is_connected: watch::Sender<bool>,
-    went_back: watch::Sender<u64>,
+    lease_starts: watch::Sender<u64>,
+}
+
+/// The whole range at one revision.
+#[derive(Default)]
+struct Reading {
+    entries: BTreeMap<String, Entry>,
+    revision: i64,
+    term: u64,
 }
 
 impl<L: Link> Watcher<L> {
@@ -162,22 +173,26 @@ impl<L: Link> Watcher<L> {
     /// Reads, compares, watches, until something breaks.
     async fn session(&mut self) -> Result<Infallible, EtcdError> {
         let mut connection = answered("a connection", self.link.open()).await?;
-        let (entries, revision) = self.read(&mut connection).await?;
+        let Reading { entries, revision, term } = self.read(&mut connection).await?;
         // What was written at that revision comes once more. Watching from the next one would save that, but
         // while nothing is written to etcd at all it answers no request for progress of a watch from the
         // future (3.6.14, `progressIfSync`), and its silence would be taken for death.
         let mut stream = answered("a watch", connection.watch(&self.range, revision)).await?;
-        if revision < self.highest {
+        // By then it may have come further than before: `etcdutl snapshot restore --bump-revision` sees to that.
+        if revision < self.highest || self.known.is_contradicted_by(&entries, self.highest) {
             tracing::warn!(range = ?self.range, revision, before = self.highest, "etcd went back in time");
-            self.went_back.send_modify(|times| *times += 1);
+            self.lease_starts.send_modify(|times| *times += 1);
         }
+        self.elected(term);
         self.highest = revision;
         for change in self.known.list(entries, revision) {
             self.tell(change).await?;
         }
         self.is_connected.send_replace(true);
         loop {
-            for change in next(&mut stream).await? {
+            let message = next(&mut stream).await?;
+            self.elected(message.term);
+            for change in message.changes {
                 if let Some(at) = change.mod_revision().filter(|at| *at > revision) {
                     self.highest = self.highest.max(at);
                     self.known.take(&change);
@@ -187,28 +202,32 @@ impl<L: Link> Watcher<L> {
         }
     }
 
-    /// The whole range at one revision.
-    async fn read(
-        &self,
-        connection: &mut L::Connection,
-    ) -> Result<(BTreeMap<String, Entry>, i64), EtcdError> {
+    /// A new leader, be it the only member after its start, gives every lease its whole time.
+    fn elected(&mut self, term: u64) {
+        if std::mem::replace(&mut self.term, term) != term && self.known.is_any() {
+            self.lease_starts.send_modify(|times| *times += 1);
+        }
+    }
+
+    async fn read(&self, connection: &mut L::Connection) -> Result<Reading, EtcdError> {
         let (from, end) = match &self.range {
             Range::Key(key) => (key.clone().into_bytes(), None),
             Range::Prefix(prefix) => (prefix.clone().into_bytes(), Some(end_of(prefix))),
         };
-        let mut entries = BTreeMap::new();
+        let mut reading = Reading::default();
         let mut wanted = PageRequest { from, end, limit: PAGE, revision: 0 };
         loop {
             let page = answered("a read", connection.page(&wanted)).await?;
             if wanted.revision == 0 {
                 wanted.revision = page.revision;
+                reading = Reading { revision: page.revision, term: page.term, ..reading };
             }
             for (bytes, entry) in page.entries {
-                entries.insert(key(&bytes), entry);
+                reading.entries.insert(key(&bytes), entry);
                 wanted.from = [&bytes, &b"\0"[..]].concat();
             }
             if !page.more {
-                return Ok((entries, wanted.revision));
+                return Ok(reading);
             }
         }
     }
@@ -219,7 +238,7 @@ impl<L: Link> Watcher<L> {
 }
 
 /// The next message of a watch, with or without events.
-async fn next(stream: &mut impl Watch) -> Result<Vec<Change>, EtcdError> {
+async fn next(stream: &mut impl Watch) -> Result<Message, EtcdError> {
     if let Ok(message) = timeout(QUIET, stream.message()).await {
         return message;
     }

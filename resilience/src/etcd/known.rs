@@ -43,6 +43,19 @@ impl Known {
         changes
     }
 
+    /// Was the range told?
+    pub(super) fn is_any(&self) -> bool {
+        self.seen.is_some()
+    }
+
+    /// Does a reading hold what cannot be, if every change up to this revision was told? Then it is of another
+    /// history: of a backup.
+    pub(super) fn is_contradicted_by(&self, entries: &BTreeMap<String, Entry>, told_up_to: i64) -> bool {
+        let Some(told) = &self.seen else { return false };
+        let mut past = entries.iter().filter(|(_, entry)| entry.mod_revision <= told_up_to);
+        past.any(|(key, entry)| told.get(key) != Some(&Seen::of(entry)))
+    }
+
     /// Takes one change of the watch.
     pub(super) fn take(&mut self, change: &Change) {
         let Some(seen) = &mut self.seen else { return };
@@ -92,5 +105,18 @@ mod tests {
         let mut known = Known::default();
         known.list(entries(&[("a", "1", 5)]), 5);
         assert_eq!(known.list(entries(&[("a", "other", 5)]), 5).len(), 1, "restored from a backup");
+    }
+
+    #[test]
+    fn a_backup_is_known_by_what_is_older_than_what_was_told() {
+        let mut known = Known::default();
+        let contradicted = |known: &Known, list| known.is_contradicted_by(&entries(list), 9);
+        assert!(!contradicted(&known, &[("a", "1", 5)]), "nothing was told");
+        known.list(entries(&[("a", "1", 5), ("b", "1", 9)]), 9);
+        assert!(!contradicted(&known, &[("a", "1", 5)]), "b was deleted since");
+        assert!(!contradicted(&known, &[("a", "2", 10), ("b", "1", 9), ("c", "1", 11)]));
+        assert!(contradicted(&known, &[("a", "1", 4)]), "an older version");
+        assert!(contradicted(&known, &[("a", "2", 5)]), "another value");
+        assert!(contradicted(&known, &[("c", "1", 9)]), "deleted before 9, or never written");
     }
 }

@@ -73,15 +73,25 @@ pub struct Page {
     pub entries: Vec<(Vec<u8>, Entry)>,
     /// Of etcd, when it was read.
     pub revision: i64,
+    /// Of its leader's election, when it was read.
+    pub term: u64,
     /// Whether keys of the range follow.
     pub more: bool,
 }
 
+/// What a watch says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// Each a [`Change::Put`] or [`Change::Delete`]; none where etcd only tells that it is there.
+    pub changes: Vec<Change>,
+    /// Of the election of etcd's leader, now.
+    pub term: u64,
+}
+
 /// A running watch.
 pub trait Watch: Send {
-    /// Waits for the next message: what happened, each a [`Change::Put`] or [`Change::Delete`], or nothing
-    /// where etcd only tells that it is there. The end of the watch is an error. Cancel-safe.
-    fn message(&mut self) -> impl Future<Output = Result<Vec<Change>, EtcdError>> + Send;
+    /// Waits for the next message. The end of the watch is an error. Cancel-safe.
+    fn message(&mut self) -> impl Future<Output = Result<Message, EtcdError>> + Send;
 
     /// Asks for a message.
     fn request_progress(&mut self) -> impl Future<Output = Result<(), EtcdError>> + Send;

@@ -9,7 +9,7 @@ mod real;
 pub(crate) use connect::answered;
 pub use connect::{EtcdConfig, EtcdError, connect};
 pub use follow::{Change, Entry, Follow, Range, end_of, follow};
-pub use link::{Connection, Lease, Link, Page, PageRequest, Watch};
+pub use link::{Connection, Lease, Link, Message, Page, PageRequest, Watch};
 pub use real::Granted;
 
 use std::time::Duration;

@@ -9,7 +9,7 @@ use etcd_client::{
 
 use super::connect::{EtcdConfig, EtcdError, connect};
 use super::follow::{Change, Entry, Range};
-use super::link::{Connection, Lease, Link, Page, PageRequest, Watch};
+use super::link::{Connection, Lease, Link, Message, Page, PageRequest, Watch};
 
 /// How much a page may weigh.
 const PAGE_BYTES: usize = 256 << 20;
@@ -37,9 +37,10 @@ impl Connection for Client {
         let mut kv = self.kv_client().max_decoding_message_size(PAGE_BYTES);
         let mut answer = kv.get(page.from.clone(), Some(options)).await?;
         let revision = answer.header().map_or(0, ResponseHeader::revision);
+        let term = answer.header().map_or(0, ResponseHeader::raft_term);
         let more = answer.more();
         let entries = answer.take_kvs().into_iter().map(|kv| (kv.key().to_vec(), entry(&kv))).collect();
-        Ok(Page { entries, revision, more })
+        Ok(Page { entries, revision, term, more })
     }
 
     async fn watch(&mut self, range: &Range, from: i64) -> Result<WatchStream, EtcdError> {
@@ -95,7 +96,7 @@ impl Lease for Granted {
 }
 
 impl Watch for WatchStream {
-    async fn message(&mut self) -> Result<Vec<Change>, EtcdError> {
+    async fn message(&mut self) -> Result<Message, EtcdError> {
         let message = WatchStream::message(self).await?;
         let Some(response) = message else { return Err(EtcdError::Ended("the watch ended".to_owned())) };
         if response.canceled() {
@@ -112,7 +113,8 @@ impl Watch for WatchStream {
                 EventType::Delete => Change::Delete { key, mod_revision: kv.mod_revision() },
             })
         });
-        Ok(changes.collect())
+        let changes = changes.collect();
+        Ok(Message { changes, term: response.header().map_or(0, ResponseHeader::raft_term) })
     }
 
     async fn request_progress(&mut self) -> Result<(), EtcdError> {

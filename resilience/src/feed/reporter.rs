@@ -89,15 +89,8 @@ impl<L: Link> Reporter<L> {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return session.end().await,
-                _ = beat.tick() => {
-                    session.renew().await?;
-                    // The lease may live and its key be gone: deleted by hand, or written late by the
-                    // session before and ended with its lease.
-                    if let Some(ours) = &written && !session.holds(&self.key, ours).await? {
-                        tracing::warn!(key = %self.key, "the report was gone or another's: written again");
-                        written = None;
-                    }
-                }
+                // Before the lease, which vouches for what was told: were it renewed first, a slow etcd would keep an
+                // old report alive for as long as renewals take longer than the time between them.
                 () = sleep_until(not_before), if due => {
                     let report = self.report();
                     session.write(&self.key, &report).await?;
@@ -106,6 +99,15 @@ impl<L: Link> Reporter<L> {
                     not_before = Instant::now() + if written.is_none() { Duration::ZERO } else { PAUSE };
                     written = Some(report);
                     reported.send_if_modified(|reported| !std::mem::replace(reported, true));
+                }
+                _ = beat.tick() => {
+                    session.renew().await?;
+                    // The lease may live and its key be gone: deleted by hand, or written late by the
+                    // session before and ended with its lease.
+                    if let Some(ours) = &written && !session.holds(&self.key, ours).await? {
+                        tracing::warn!(key = %self.key, "the report was gone or another's: written again");
+                        written = None;
+                    }
                 }
                 () = self.change(&mut applied), if !due => {}
             }
