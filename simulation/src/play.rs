@@ -191,7 +191,8 @@ impl<S: Stage> World<S> {
     /// The one caveat of the promise: who reads the first reports after etcd started cannot know of the start, which
     /// gave the leases behind them their whole time once more.
     fn can_know(&self) -> bool {
-        let is_new = self.first_reports.is_none_or(|first| self.etcd_ended.is_some_and(|ended| first >= ended));
+        let is_new =
+            self.first_reports.is_none_or(|first| self.etcd_ended.is_some_and(|ended| first >= ended));
         let is_over = self.etcd_started.is_none_or(|at| Instant::now() > at + LEASE + LEASE / 10);
         is_over || !is_new
     }

@@ -333,7 +333,9 @@ mod tests {
         let (connect, connected) = watch::channel(false);
         let (changed, mut told) = mpsc::unbounded_channel();
         let follower = reports.clone();
-        tokio::spawn(async move { follower.attend(stream::pending(), connected, restarted, &keys, &changed).await });
+        tokio::spawn(async move {
+            follower.attend(stream::pending(), connected, restarted, &keys, &changed).await
+        });
         begin_anew.send_replace(1);
         assert_eq!(told.recv().await, Some(Changed::All));
         let began = Instant::now();

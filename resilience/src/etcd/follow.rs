@@ -111,7 +111,8 @@ pub fn follow(link: impl Link, range: Range) -> Follow {
     let (is_connected, connected) = watch::channel(false);
     let (lease_starts, leases_restarted) = watch::channel(0);
     let known = Known::default();
-    let mut watcher = Watcher { link, range, known, highest: 0, term: 0, changes, is_connected, lease_starts };
+    let mut watcher =
+        Watcher { link, range, known, highest: 0, term: 0, changes, is_connected, lease_starts };
     tokio::spawn(async move {
         let consumer = watcher.changes.clone();
         tokio::select! {
