@@ -1,11 +1,11 @@
-//! A deadline for every call to a backend, and a short memory of silence: after some calls in a row got no
-//! answer, the next ones fail at once instead of waiting as long, so that a silent backend does not slow down
-//! the others. One slow call among answered ones keeps nobody from asking.
+//! Every call to a backend under a policy of our own library: a deadline, and a breaker that opens after some calls in
+//! a row got no answer, so that a silent backend does not slow down the others. One probe asks whether it is back;
+//! whoever was refused comes again by its own back-off, so a backend that recovers is not overrun.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use fusebox::{BreakerMode, Command, CommandError, Fusebox, Policy, PolicyBuilder};
 
 use crate::ports::Unavailable;
 
@@ -17,30 +17,40 @@ const REST: Duration = Duration::from_secs(3);
 /// does not.
 const PATIENCE: u32 = 3;
 
+/// A gate has one of its own.
+const COMMAND: &str = "call";
+
 /// One backend's.
 #[derive(Debug)]
 pub struct Gate {
     what: &'static str,
-    rests: bool,
-    silence: watch::Sender<Silence>,
-}
-
-#[derive(Debug, Default)]
-struct Silence {
-    calls: u32,
-    rests_until: Option<Instant>,
+    command: Command,
 }
 
 impl Gate {
     /// Of the backend that people call `what`.
     pub fn new(what: &'static str) -> Self {
-        Self { what, rests: true, silence: watch::Sender::default() }
+        let policy = PolicyBuilder::new().command(COMMAND, |command| {
+            command.timeout(DEADLINE).circuit_breaker(|breaker| {
+                breaker.error_percent_threshold(100).consecutive_failures(PATIENCE.into()).sleep_window(REST)
+            })
+        });
+        Self::under(what, policy)
     }
 
     /// Of a backend that is asked on however often it is silent: one call's silence, like that of somebody's
     /// webhook, tells nothing of another's.
     pub fn restless(what: &'static str) -> Self {
-        Self { rests: false, ..Self::new(what) }
+        let policy = PolicyBuilder::new().command(COMMAND, |command| {
+            command.timeout(DEADLINE).circuit_breaker(|breaker| breaker.mode(BreakerMode::Disabled))
+        });
+        Self::under(what, policy)
+    }
+
+    fn under(what: &'static str, policy: PolicyBuilder<'_>) -> Self {
+        // Its numbers are in range, which a test shows; were they not, the compiled-in policy's would hold.
+        let fusebox = Fusebox::fixed(policy.build().unwrap_or_else(|_| Policy::compiled_in()));
+        Self { what, command: fusebox.command(COMMAND) }
     }
 
     /// Runs `call`.
@@ -51,25 +61,18 @@ impl Gate {
         let silent = |ago: &str| {
             Unavailable(format!("{} gave no answer within {} s{ago}", self.what, DEADLINE.as_secs()))
         };
-        if self.silence.borrow().rests_until.is_some_and(|until| Instant::now() < until) {
-            return Err(silent(", several times a moment ago").into());
+        match self.command.call(|| async { Ok::<_, Infallible>(call.await) }).await {
+            Ok(answer) => answer,
+            Err(CommandError::Timeout(_)) => Err(silent("").into()),
+            Err(_) => Err(silent(", several times a moment ago").into()),
         }
-        if let Ok(done) = timeout(DEADLINE, call).await {
-            self.silence.send_replace(Silence::default());
-            return done;
-        }
-        self.silence.send_modify(|silence| {
-            silence.calls = silence.calls.saturating_add(1);
-            if self.rests && silence.calls >= PATIENCE {
-                silence.rests_until = Some(Instant::now() + REST);
-            }
-        });
-        Err(silent("").into())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     async fn silence(gate: &Gate) -> String {
@@ -96,6 +99,21 @@ mod tests {
         assert_eq!(answer(&gate).await, Ok(1));
         silence(&gate).await;
         assert_eq!(answer(&gate).await, Ok(1), "the count began anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_call_asks_whether_it_is_back_and_the_others_wait_for_its_answer() {
+        let gate = Gate::new("a test");
+        for _ in 0..PATIENCE {
+            silence(&gate).await;
+        }
+        tokio::time::advance(REST).await;
+        let probe = gate.run(async {
+            assert!(answer(&gate).await.is_err(), "a second one beside the probe");
+            Ok::<_, Unavailable>(2)
+        });
+        assert_eq!(probe.await, Ok(2));
+        assert_eq!(answer(&gate).await, Ok(1));
     }
 
     #[tokio::test(start_paused = true)]
