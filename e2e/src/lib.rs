@@ -7,6 +7,7 @@ pub mod consul;
 pub mod etcd;
 pub mod eventually;
 pub mod gateway;
+pub mod node;
 pub mod odd;
 pub mod resource;
 pub mod shop;

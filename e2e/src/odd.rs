@@ -62,16 +62,7 @@ pub async fn restarts(world: &World) -> Result<i32> {
     Ok(status.container_statuses.iter().flatten().map(|container| container.restart_count).sum())
 }
 
-/// Sends a signal to the service's process in the pod, from its node.
+/// Sends a signal to the service's process in the pod.
 pub async fn signal(world: &World, pod: &Pod, signal: &str) -> Result<()> {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("no node")?;
-    let uid = pod.metadata.uid.clone().context("no uid")?;
-    // A cgroup's name has the UID with hyphens or with underscores.
-    let pattern = format!("{uid}\\|{}", uid.replace('-', "_"));
-    let script = format!(
-        "n=0; for p in /proc/[0-9]*; do if grep -q '{pattern}' $p/cgroup 2>/dev/null && \
-         grep -q user-service $p/comm; then kill -{signal} ${{p#/proc/}} && n=1; fi; done; [ $n = 1 ]"
-    );
-    world.run("docker", &["exec", &node, "sh", "-c", &script], None).await?;
-    Ok(())
+    crate::node::signal(world, pod, "user-service", signal).await
 }

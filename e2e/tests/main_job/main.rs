@@ -12,4 +12,5 @@ mod h_reinstalled;
 mod i_limits;
 mod j_least_privilege;
 mod k_enforced;
+mod l_worst_night;
 mod trouble;
