@@ -15,7 +15,7 @@ use crate::model::{Endpoint, Entry, ServicePort, ServiceView, mark, shard_node};
 use crate::ports::{NodeView, RouteView};
 use crate::reconcile::memory::Memory;
 use crate::reconcile::{Context, Done, Settings, reconcile};
-use crate::world::{CatalogWorld, ClusterWorld, Crash, RouteWorld, StoreWorld};
+use crate::world::{CatalogWorld, ClusterWorld, Crash, RouteWorld, StoreWorld, TenureWorld};
 
 /// The cluster's name.
 pub const CLUSTER: &str = "test";
@@ -76,10 +76,16 @@ impl Scene {
 
     /// A new process: all that it remembered is gone.
     pub fn restart(&mut self) {
+        self.take_over();
+    }
+
+    /// A new process beside the one before, which is handed out.
+    pub fn take_over(&mut self) -> Context {
         self.starts += 1;
         self.crash.restart();
-        (self.context, self.signals) =
-            context(&self.catalog, &self.store, &self.routes, &self.cluster, self.starts);
+        let (new, signals) = context(&self.catalog, &self.store, &self.routes, &self.cluster, self.starts);
+        self.signals = signals;
+        std::mem::replace(&mut self.context, new)
     }
 
     pub fn service(&self, name: &str) {
@@ -260,7 +266,7 @@ fn context(
     cluster: &Arc<ClusterWorld>,
     start: u32,
 ) -> (Context, Arc<Signals>) {
-    let signals = Arc::new(Signals::default());
+    let signals = Arc::new(Signals::new(Arc::new(TenureWorld::default())));
     let me = format!("operator-{start}");
     let context = Context {
         settings: Settings {
