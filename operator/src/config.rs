@@ -231,7 +231,8 @@ mod tests {
     fn the_chart_sets_only_what_is_read() {
         let chart = include_str!("../../charts/operator/templates/operator.yaml");
         let names = chart.lines().filter_map(|line| line.trim().strip_prefix("- { name: "));
-        let set: Vec<&str> = names.filter_map(|rest| rest.split_once(", value")).map(|(name, _)| name).collect();
+        let set: Vec<&str> =
+            names.filter_map(|rest| rest.split_once(", value")).map(|(name, _)| name).collect();
         let read = <Config as clap::CommandFactory>::command();
         let read: Vec<String> =
             read.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_str()?.to_owned())).collect();

@@ -282,7 +282,10 @@ mod tests {
         let used = fenced.fence().await.unwrap();
         store.set(None);
         tenure.set_unknown(true);
-        assert!(matches!(fenced.refused(used).await, Err(FenceError::Unavailable(_))), "not known is not mine");
+        assert!(
+            matches!(fenced.refused(used).await, Err(FenceError::Unavailable(_))),
+            "not known is not mine"
+        );
         assert!(signals.deposed.borrow().is_none());
         tenure.set_unknown(false);
         tenure.lose();

@@ -158,7 +158,11 @@ impl Default for Metrics {
             Unit::Seconds,
             metrics.propagation.clone(),
         );
-        registry.register("fusebox_leader", "1 in the replica that leads, 0 in a standby", metrics.leader.clone());
+        registry.register(
+            "fusebox_leader",
+            "1 in the replica that leads, 0 in a standby",
+            metrics.leader.clone(),
+        );
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("fusebox_build", "The version of this program", build);
         Self { registry, ..metrics }

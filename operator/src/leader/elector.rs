@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::decide::{Aim, Decision, Loss, Record, State, View, decide, record};
 use super::standing::Standing;
-use super::{LeaseStore, Leadership, REQUEST_DEADLINE, RETRY_PERIOD, Tenure, WriteError};
+use super::{Leadership, LeaseStore, REQUEST_DEADLINE, RETRY_PERIOD, Tenure, WriteError};
 use crate::metrics::Metrics;
 use crate::ports::{Answer, Unavailable};
 

@@ -36,7 +36,7 @@ impl Ice {
     /// A bad moment: it may stand still here, long enough for its lease to be over.
     pub async fn may_freeze(&self) {
         if fastrand::u16(0..1000) < self.mishaps {
-            self.freeze(Duration::from_secs_f64(15.0 + 30.0 * fastrand::f64()));
+            self.freeze(Duration::from_secs_f64(20.0 + 30.0 * fastrand::f64()));
         }
         yield_now().await;
     }

@@ -28,8 +28,11 @@ impl Server {
 
     fn answer(&mut self, method: &Method, body: Value) -> (StatusCode, Value) {
         let refused = |code: StatusCode| {
-            let why = code.canonical_reason().unwrap();
-            (code, json!({ "kind": "Status", "status": "Failure", "code": code.as_u16(), "message": why, "reason": why }))
+            let why = code.canonical_reason().unwrap().replace(' ', "");
+            (
+                code,
+                json!({ "kind": "Status", "status": "Failure", "code": code.as_u16(), "message": why, "reason": why }),
+            )
         };
         if self.forbidden {
             return refused(StatusCode::FORBIDDEN);

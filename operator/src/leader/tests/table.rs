@@ -37,11 +37,7 @@ fn who_does_not_lead() {
     assert_eq!(lead(&seen, View::There(&theirs), 115), Decision::Acquire(4));
     assert_eq!(lead(&seen, View::Unknown, 1000), Decision::Wait(None), "what cannot be read is not taken");
     assert_eq!(lead(&state("", 100, None), View::There(&free), 100), Decision::Acquire(4), "released");
-    assert_eq!(
-        lead(&state(ME, 100, None), View::There(&mine), 100),
-        Decision::Renew,
-        "the answer was lost"
-    );
+    assert_eq!(lead(&state(ME, 100, None), View::There(&mine), 100), Decision::Renew, "the answer was lost");
 }
 
 #[test]

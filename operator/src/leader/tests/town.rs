@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use fusebox_policy::wire::Epoch;
+use futures::future::join_all;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -18,7 +18,7 @@ use crate::reconcile::apply::fence_and;
 use crate::world::{EpochWorld, Ice, LeaseClient, LeaseWorld, Weather, Wire};
 
 /// How many effects of a replica are in flight at once.
-const EFFECTS: usize = 8;
+const EFFECTS: usize = 32;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -209,6 +209,6 @@ async fn reconcile(town: &Town, fenced: &Fenced<StoreClient>, stop: &watch::Rece
             let effects = (0..EFFECTS).map(|_| fence_and(fenced, |fence| fenced.store.write(fence)));
             let _ = join_all(effects).await;
         }
-        sleep(Duration::from_millis(fastrand::u64(300..1500))).await;
+        sleep(Duration::from_millis(fastrand::u64(1000..4000))).await;
     }
 }
