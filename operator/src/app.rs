@@ -98,14 +98,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         stores.clone(),
     ));
     tokio::spawn(wake_on_resync(signals.clone(), wake.clone(), stores.clone()));
-    let (leave, leaving) = watch::channel(false);
+    let (resign, resigning) = watch::channel(false);
     let work = async {
         tokio::select! {
             end = work(context, stores, readiness, leadership, reports, (wake, woken), stop) => end,
             why = deposed(&signals) => bail!("{why}; this process ends and writes nothing more"),
         }
     };
-    supervise(async move { elector.run(leaving).await }, leave, work).await?;
+    supervise(async move { elector.run(resigning).await }, resign, work).await?;
     tracing::info!("ended; what is registered, routed and published stays");
     Ok(())
 }
@@ -134,7 +134,7 @@ async fn work(
             // A standby keeps its caches and lets go of what would be worked on.
             () = async {
                 while woken.recv().await.is_some() {}
-                std::future::pending().await
+                std::future::pending::<()>().await;
             } => {}
         }
         let _ = tokio::join!(

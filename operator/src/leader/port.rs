@@ -14,13 +14,16 @@ pub enum WriteError {
     Unavailable(#[from] Unavailable),
 }
 
+/// What a Lease says and where that stands, if there is one.
+pub type Found<At> = Option<(Record, At)>;
+
 /// One Lease. The elector gives each request its deadline, by dropping the future.
 pub trait LeaseStore: Send + Sync {
     /// Where a record stood when it was read, as the store needs it to write there.
     type At: Send + Sync;
 
     /// What it says, read consistently.
-    fn read(&self) -> Answer<'_, Result<Option<(Record, Self::At)>, Unavailable>>;
+    fn read(&self) -> Answer<'_, Result<Found<Self::At>, Unavailable>>;
 
     /// Writes `record` if the Lease still is as it was at `at` (None: is absent).
     fn write<'a>(

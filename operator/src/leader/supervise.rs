@@ -35,7 +35,7 @@ pub async fn supervise(
     let mut election = tokio::spawn(election);
     let end = tokio::select! {
         biased;
-        lost = &mut election => match lost {
+        early = &mut election => match early {
             Ok(Err(loss)) => bail!("{loss}; this process ends and writes nothing more"),
             Ok(Ok(())) => bail!("the election ended by itself"),
             Err(error) => bail!("the election ended: {error}"),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fusebox_policy::wire::Epoch;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::super::{LEASE_DURATION, RETRY_PERIOD};
@@ -110,7 +109,7 @@ fn weather(of: &tokio::sync::watch::Sender<Weather>, time: Duration) {
         now.slow = fastrand::u8(0..40);
     });
     let of = of.clone();
-    let _: JoinHandle<()> = tokio::spawn(async move {
+    tokio::spawn(async move {
         sleep(time).await;
         of.send_replace(Weather { latency: Duration::from_millis(30), ..Weather::default() });
     });
@@ -141,8 +140,7 @@ async fn day(kind: Kind) -> Count {
     for process in &street.processes {
         process.running.abort();
     }
-    let count = *town.count.try_lock().unwrap();
-    count
+    *town.count.try_lock().unwrap()
 }
 
 /// Plays every seed in a runtime of its own, and adds up.

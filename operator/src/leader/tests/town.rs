@@ -12,11 +12,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::super::{Clock, Elector, Leadership, RETRY_PERIOD};
 use crate::epoch::{Fenced, Signals};
-use crate::gate::DEADLINE;
 use crate::ports::{Answer, EpochStore, Fence, TxnError, Unavailable};
 use crate::reconcile::apply::fence_and;
 use crate::world::{EpochWorld, Ice, LeaseClient, LeaseWorld, Weather, Wire};
 
+/// How long a request to the store may take.
+const DEADLINE: Duration = Duration::from_secs(5);
 /// How many effects of a replica are in flight at once.
 const EFFECTS: usize = 32;
 
@@ -70,7 +71,7 @@ impl Town {
     }
 
     /// The store, as a write of `by` reaches it.
-    fn serve_write(&self, by: &str, fence: Fence) -> Result<(), TxnError> {
+    fn serve_write(&self, by: &str, fence: Fence) -> bool {
         let accepted = self.store.stands_at(fence);
         let stale = self.tenure(by) < *self.raised.try_lock().unwrap();
         let mut count = self.count.try_lock().unwrap();
@@ -81,7 +82,7 @@ impl Town {
             assert_eq!(self.store.epoch().map(|epoch| epoch.holder).as_deref(), Some(by));
             *self.accepted_at.try_lock().unwrap() = Some(Instant::now());
         }
-        if accepted { Ok(()) } else { Err(TxnError::Fenced) }
+        accepted
     }
 
     fn serve_swap(&self, expected: Option<Fence>, epoch: &Epoch) -> bool {
@@ -117,7 +118,8 @@ impl StoreClient {
             // Between the check and the write.
             self.wire.ice.may_freeze().await;
             let (town, me) = (self.town.clone(), self.me.clone());
-            self.ask(move || town.serve_write(&me, fence)).await?
+            let accepted = self.ask(move || town.serve_write(&me, fence)).await?;
+            if accepted { Ok(()) } else { Err(TxnError::Fenced) }
         })
     }
 }
@@ -179,7 +181,7 @@ async fn live(
     let signals = Arc::new(Signals::new(elector.clone()));
     let store = Arc::new(StoreClient { town: town.clone(), wire: wire(&town.to_store), me: me.clone() });
     let fenced = Fenced::new(store, "the store", &me, signals.clone());
-    let (leave, told) = watch::channel(false);
+    let (resign, told) = watch::channel(false);
     let mut election = std::pin::pin!(elector.run(told));
     let work = async {
         tokio::select! {
@@ -192,7 +194,7 @@ async fn live(
         () = until(signals.deposed.subscribe(), Option::is_some) => return,
         () = work => {}
     }
-    leave.send_replace(true);
+    resign.send_replace(true);
     let _ = timeout(2 * RETRY_PERIOD, election).await;
 }
 
