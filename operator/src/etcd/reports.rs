@@ -334,7 +334,7 @@ mod tests {
         let (changed, mut told) = mpsc::unbounded_channel();
         let follower = reports.clone();
         tokio::spawn(async move {
-            follower.attend(stream::pending(), connected, restarted, &keys, &changed).await
+            follower.attend(stream::pending(), connected, restarted, &keys, &changed).await;
         });
         begin_anew.send_replace(1);
         assert_eq!(told.recv().await, Some(Changed::All));
