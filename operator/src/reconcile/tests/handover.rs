@@ -55,3 +55,24 @@ async fn the_one_before_writes_nothing_more_whatever_it_sees() {
     assert_eq!(after, before, "no status either");
     assert!(late.consul.signals().deposed.borrow().as_ref().unwrap().contains("took over"));
 }
+
+const EDITED: &str = "
+service: { name: user-service, port: http }
+outbound: { timeout: 200ms }
+consul: { serviceName: people.service }
+gateway: { routes: [{ host: people.example.com }] }
+";
+
+#[tokio::test(start_paused = true)]
+async fn who_leads_no_more_by_its_own_clock_writes_nothing_not_even_what_has_no_fence() {
+    let scene = settled().await;
+    scene.put(&user(), EDITED);
+    scene.scale(&[]);
+    let (writes, status) = (scene.crash.writes(), scene.get(&user()).unwrap().status);
+    scene.tenure.lose();
+    for _ in 0..3 {
+        assert_eq!(scene.pass(&user()).await.unwrap().effects, 0);
+    }
+    assert_eq!(scene.crash.writes(), writes, "nothing is tried");
+    assert_eq!(scene.get(&user()).unwrap().status, status);
+}
