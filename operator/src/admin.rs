@@ -10,17 +10,24 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use crate::leader::Leadership;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::readiness::Readiness;
 
 #[derive(Clone)]
 struct Shared {
     readiness: Arc<Readiness>,
+    leadership: Option<Arc<Leadership>>,
     metrics: Arc<Metrics>,
 }
 
-/// Serves until the process ends. The port is bound when this returns.
-pub async fn start(at: SocketAddr, readiness: Arc<Readiness>, metrics: Arc<Metrics>) -> anyhow::Result<()> {
+/// Serves until the process ends. The port is bound when this returns. `leadership` is of those that have one.
+pub async fn start(
+    at: SocketAddr,
+    readiness: Arc<Readiness>,
+    leadership: Option<Arc<Leadership>>,
+    metrics: Arc<Metrics>,
+) -> anyhow::Result<()> {
     let listener = TcpListener::bind(at)
         .await
         .map_err(|error| anyhow::anyhow!("cannot listen on {at} (--listen): {error}"))?;
@@ -28,7 +35,7 @@ pub async fn start(at: SocketAddr, readiness: Arc<Readiness>, metrics: Arc<Metri
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
-        .with_state(Shared { readiness, metrics });
+        .with_state(Shared { readiness, leadership, metrics });
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(%error, "the admin server ended");
@@ -39,7 +46,11 @@ pub async fn start(at: SocketAddr, readiness: Arc<Readiness>, metrics: Arc<Metri
 
 async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
     match shared.readiness.missing().join(", ") {
-        missing if missing.is_empty() => (StatusCode::OK, "ready\n".to_owned()),
+        // A standby is ready to take over: a rollout need not wait for it to lead.
+        missing if missing.is_empty() => {
+            let told = shared.leadership.map(|leadership| format!(": {}", leadership.told()));
+            (StatusCode::OK, format!("ready{}\n", told.unwrap_or_default()))
+        }
         missing => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {missing}\n")),
     }
 }

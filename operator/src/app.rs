@@ -22,9 +22,11 @@ use crate::config::{Config, LogArgs};
 use crate::consul::{Consul, Http};
 use crate::epoch::{Fenced, Signals};
 use crate::etcd::{Changed, Etcd, Reports};
+use crate::kubernetes::lease::KubeLease;
 use crate::kubernetes::traefik::Traefik;
 use crate::kubernetes::watch::{Wake, start, wake_all};
 use crate::kubernetes::{Cluster, Guarded, Stores};
+use crate::leader::{Clock, Elector, End, Leadership, supervise};
 use crate::metrics::{Metrics, Outcome};
 use crate::model;
 use crate::ports::{ConsulCatalog, EpochStore, PolicyStore};
@@ -43,9 +45,9 @@ const GRACE: Duration = Duration::from_millis(4500);
 const AGAIN: Duration = Duration::from_secs(2);
 
 const KINDS: &str = "the first list of ResilientService, Service and EndpointSlice";
-const FENCES: &str = "the epoch in Consul and etcd, as far as they answer";
+const LEASE: &str = "a look at the Lease";
 
-/// Runs until SIGTERM, or until another operator takes over.
+/// Runs until SIGTERM, or until another replica or another operator takes over.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     init_logs(&config.log)?;
     config.etcd.check()?;
@@ -55,9 +57,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let stop = stop_signal("effects in flight finish, nothing is deregistered")?;
     let settings = config.settings();
     let metrics = Arc::new(Metrics::default());
-    let readiness = Arc::new(Readiness::waiting_for([KINDS, FENCES]));
+    let readiness = Arc::new(Readiness::waiting_for([KINDS, LEASE]));
+    let leadership = Arc::new(Leadership::new(Clock::start()));
     let client = Client::try_default().await.context("finding the Kubernetes cluster")?;
-    admin::start(config.listen, readiness.clone(), metrics.clone()).await?;
+    admin::start(config.listen, readiness.clone(), Some(leadership.clone()), metrics.clone()).await?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         cluster = config.cluster,
@@ -66,8 +69,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         "the Fusebox operator starts"
     );
 
-    let signals = Arc::new(Signals::default());
     let me = format!("{}/{}", config.name, uuid::Uuid::new_v4());
+    let namespace = config.namespace.as_deref().unwrap_or(client.default_namespace());
+    let lease = KubeLease::new(client.clone(), namespace, &config.lease);
+    let elector = Arc::new(Elector::new(lease, &me, leadership.clone(), metrics.clone()));
+    let signals = Arc::new(Signals::new(elector.clone()));
     let (wake, woken) = mpsc::unbounded_channel();
     let stores = start(&client, &wake);
     let reports = Reports::default();
@@ -91,22 +97,29 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         wake.clone(),
         stores.clone(),
     ));
-    tokio::spawn(wake_on_resync(signals.clone(), wake, stores.clone()));
-    tokio::select! {
-        ended = work(context, stores, readiness, reports, woken, stop.clone()) => ended,
-        why = deposed(&signals) => bail!("{why}; this process ends and writes nothing more"),
-    }
+    tokio::spawn(wake_on_resync(signals.clone(), wake.clone(), stores.clone()));
+    let (resign, resigning) = watch::channel(false);
+    let work = async {
+        tokio::select! {
+            end = work(context, stores, readiness, leadership, reports, (wake, woken), stop) => end,
+            why = deposed(&signals) => bail!("{why}; this process ends and writes nothing more"),
+        }
+    };
+    supervise(async move { elector.run(resigning).await }, resign, work).await?;
+    tracing::info!("ended; what is registered, routed and published stays");
+    Ok(())
 }
 
-/// Waits for the caches, takes the epochs, reconciles until `stop`.
+/// Waits for the caches and for the lead, takes the epochs, reconciles until `stop`.
 async fn work(
     context: Arc<Context>,
     stores: Stores,
     readiness: Arc<Readiness>,
+    leadership: Arc<Leadership>,
     reports: Reports,
-    woken: mpsc::UnboundedReceiver<ObjectRef<Guarded>>,
+    (wake, mut woken): (Wake, mpsc::UnboundedReceiver<ObjectRef<Guarded>>),
     stop: watch::Receiver<bool>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<End> {
     let mut stopping = stop.clone();
     let ready = async {
         // Nothing is decided on half a picture: a missing Service must be missing, not just not seen yet.
@@ -114,19 +127,29 @@ async fn work(
         stores.services.wait_until_ready().await?;
         stores.slices.wait_until_ready().await?;
         readiness.reached(KINDS);
+        leadership.known().await;
+        readiness.reached(LEASE);
+        tokio::select! {
+            () = leadership.leads() => {}
+            // A standby keeps its caches and lets go of what would be worked on.
+            () = async {
+                while woken.recv().await.is_some() {}
+                std::future::pending::<()>().await;
+            } => {}
+        }
         let _ = tokio::join!(
             take_epoch(context.clone(), |context| &context.consul),
             take_epoch(context.clone(), |context| &context.etcd),
             timeout(PATIENCE, reports.first()),
         );
-        readiness.reached(FENCES);
         anyhow::Ok(())
     };
     tokio::select! {
         ready = ready => ready.context("a watch ended")?,
-        _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+        _ = stopping.wait_for(|stop| *stop) => return Ok(End::Drained),
     }
-    tracing::info!("ready");
+    tracing::info!("the work begins");
+    wake_all(&wake, &stores.resources);
     let mut until = stop.clone();
     let controller = Controller::for_stream(stream::pending(), stores.resources)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
@@ -138,14 +161,15 @@ async fn work(
         .for_each(async |_| {});
     let mut stopping = stop;
     tokio::select! {
-        () = controller => {}
+        () = controller => Ok(End::Drained),
         () = async {
             let _ = stopping.wait_for(|stop| *stop).await;
             tokio::time::sleep(GRACE).await;
-        } => tracing::warn!("effects in flight did not finish in time"),
+        } => {
+            tracing::warn!("effects in flight did not finish in time");
+            Ok(End::CutOff)
+        }
     }
-    tracing::info!("ended; what is registered, routed and published stays");
-    Ok(())
 }
 
 async fn pass(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Infallible> {

@@ -51,7 +51,13 @@ pub struct Config {
     /// Where /healthz, /readyz and /metrics are served
     #[arg(long, env = "FUSEBOX_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     pub listen: SocketAddr,
-    /// This process's name in epochs and Events; in a pod, the pod's
+    /// The Lease by which replicas of one release agree on who leads
+    #[arg(long, env = "FUSEBOX_LEASE", default_value = "fusebox-operator", value_name = "NAME")]
+    pub lease: String,
+    /// The namespace of the Lease; in a pod, the pod's, else the one kubectl is in
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// This process's name in the Lease, epochs and Events; in a pod, the pod's
     #[arg(long, env = "POD_NAME", default_value = "fusebox-operator", value_name = "NAME")]
     pub name: String,
     #[command(flatten)]
@@ -219,6 +225,33 @@ mod tests {
         assert_eq!(cluster["not"]["const"], RESERVED_CLUSTER);
         let between = format!("{{0,{}}}", MAX_CLUSTER - 2);
         assert!(cluster["pattern"].as_str().unwrap().contains(&between));
+    }
+
+    #[test]
+    fn the_chart_sets_only_what_is_read() {
+        let chart = include_str!("../../charts/operator/templates/operator.yaml");
+        let names = chart.lines().filter_map(|line| line.trim().strip_prefix("- { name: "));
+        let set: Vec<&str> =
+            names.filter_map(|rest| rest.split_once(", value")).map(|(name, _)| name).collect();
+        let read = <Config as clap::CommandFactory>::command();
+        let read: Vec<String> =
+            read.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_str()?.to_owned())).collect();
+        for name in &set {
+            assert!(read.iter().any(|read| read == name), "{name}");
+        }
+        for name in ["FUSEBOX_LEASE", "POD_NAMESPACE", "POD_NAME"] {
+            assert!(set.contains(&name), "{name}: else replicas do not find each other");
+        }
+    }
+
+    #[test]
+    fn the_chart_grants_the_lease_and_no_other() {
+        let chart = include_str!("../../charts/operator/templates/rbac.yaml");
+        let rules = chart.split("resources: [leases]").skip(1).map(|rule| rule.split("---").next().unwrap());
+        let rules: Vec<&str> = rules.map(|rule| rule.split("- apiGroups").next().unwrap()).collect();
+        assert_eq!(rules.len(), 2);
+        assert!(rules[0].contains("verbs: [create]"), "it has no name yet when it is created");
+        assert!(rules[1].contains("resourceNames:") && rules[1].contains("verbs: [get, update]"));
     }
 
     #[test]

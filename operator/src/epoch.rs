@@ -1,19 +1,20 @@
-//! The fence of every write: an epoch key in each store, raised by whoever becomes the writer.
+//! The fence of every write: an epoch key in each store, raised by whoever won the Lease.
 //!
 //! # Guarantees
 //! - A transaction compares the epoch key, so the write of a deposed process is refused by the store itself.
+//! - Only who holds the Lease, by a fresh read, raises an epoch.
 //! - A store that lost its key or went back in time (restored, wiped) is fenced anew, and everything in it
 //!   is looked at again.
 //!
 //! # Caveats
-//! - Until there is leader election, two operators of one cluster name depose each other in turn: the chart
-//!   pins one replica and replaces it by Recreate.
+//! - Two releases of the operator with one cluster name have a Lease each, and depose each other in turn.
 
 use std::sync::Arc;
 
 use fusebox_policy::wire::Epoch;
 use tokio::sync::{Mutex, Notify, watch};
 
+use crate::leader::Tenure;
 use crate::ports::{EpochStore, Fence, Unavailable};
 
 /// How often a lost race for the key is run again before the backend counts as unavailable.
@@ -42,12 +43,20 @@ pub fn decide(mine: Option<u64>, seen: Option<&Epoch>, me: &str) -> Decision {
 }
 
 /// What the whole process must hear of.
-#[derive(Debug, Default)]
 pub struct Signals {
+    /// The right to write at all.
+    pub tenure: Arc<dyn Tenure>,
     /// A store was restored or came back: reconcile everything.
     pub resync: Notify,
     /// Another process took over: end, for this reason.
     pub deposed: watch::Sender<Option<String>>,
+}
+
+impl Signals {
+    /// Nothing happened yet.
+    pub fn new(tenure: Arc<dyn Tenure>) -> Self {
+        Self { tenure, resync: Notify::default(), deposed: watch::Sender::default() }
+    }
 }
 
 /// Why there is no fence.
@@ -56,9 +65,12 @@ pub enum FenceError {
     /// The store did not answer.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// Another process holds the epoch.
+    /// Another process holds the epoch, or the Lease.
     #[error("{0}")]
     Deposed(String),
+    /// Leadership ended by our own clock; the election ends the process.
+    #[error("this process does not lead any more")]
+    NotLeading,
     /// The store lost our epoch; it is fenced again, but what was read of it before is worth nothing.
     #[error("the store was wiped or restored from an older state; everything is written again")]
     Restored,
@@ -94,22 +106,34 @@ impl<S: EpochStore + ?Sized> Fenced<S> {
     /// Where the epoch key stands; acquired if it is not held yet.
     pub async fn fence(&self) -> Result<Fence, FenceError> {
         let mut held = self.held.lock().await;
-        match held.fence {
-            Some(fence) => Ok(fence),
-            None => self.acquire(&mut held).await,
-        }
+        let fence = match held.fence {
+            Some(fence) => fence,
+            None => self.acquire(&mut held).await?,
+        };
+        self.still(fence)
     }
 
     /// After a transaction was refused at `used`: where the key stands now, if it still is ours.
     pub async fn refused(&self, used: Fence) -> Result<Fence, FenceError> {
         let mut held = self.held.lock().await;
-        match held.fence {
-            Some(fence) if fence != used => Ok(fence),
+        let fence = match held.fence {
+            Some(fence) if fence != used => fence,
             _ => {
                 held.fence = None;
-                self.acquire(&mut held).await
+                self.acquire(&mut held).await?
             }
-        }
+        };
+        self.still(fence)
+    }
+
+    /// To take the epoch may have lasted: the clock is looked at last.
+    fn still(&self, fence: Fence) -> Result<Fence, FenceError> {
+        if self.signals.tenure.holds() { Ok(fence) } else { Err(FenceError::NotLeading) }
+    }
+
+    fn deposed(&self, why: String) -> FenceError {
+        self.signals.deposed.send_replace(Some(why.clone()));
+        FenceError::Deposed(why)
     }
 
     async fn acquire(&self, held: &mut Held) -> Result<Fence, FenceError> {
@@ -131,10 +155,15 @@ impl<S: EpochStore + ?Sized> Fenced<S> {
                     let by = seen.map(|(epoch, _)| epoch.holder).unwrap_or_default();
                     let why =
                         format!("another operator of this cluster name took over in {}: {by}", self.what);
-                    self.signals.deposed.send_replace(Some(why.clone()));
-                    return Err(FenceError::Deposed(why));
+                    return Err(self.deposed(why));
                 }
                 Decision::Raise(epoch) => {
+                    // After the read that the swap compares with: who leads since then has moved the key.
+                    if !self.signals.tenure.confirm().await? {
+                        let why =
+                            format!("another replica holds the Lease, so {} is its to write", self.what);
+                        return Err(self.deposed(why));
+                    }
                     raised_again |= held.epoch.is_some();
                     let epoch = Epoch { epoch, holder: self.me.clone() };
                     self.store.swap_epoch(seen.map(|(_, fence)| fence), &epoch).await?;
@@ -148,7 +177,7 @@ impl<S: EpochStore + ?Sized> Fenced<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::EpochWorld;
+    use crate::world::{EpochWorld, TenureWorld};
 
     fn epoch(epoch: u64, holder: &str) -> Epoch {
         Epoch { epoch, holder: holder.into() }
@@ -173,7 +202,15 @@ mod tests {
     }
 
     fn fenced(store: &Arc<EpochWorld>, me: &str) -> (Fenced<EpochWorld>, Arc<Signals>) {
-        let signals = Arc::new(Signals::default());
+        leading(store, me, &Arc::default())
+    }
+
+    fn leading(
+        store: &Arc<EpochWorld>,
+        me: &str,
+        tenure: &Arc<TenureWorld>,
+    ) -> (Fenced<EpochWorld>, Arc<Signals>) {
+        let signals = Arc::new(Signals::new(tenure.clone()));
         (Fenced::new(store.clone(), "a test", me, signals.clone()), signals)
     }
 
@@ -224,5 +261,46 @@ mod tests {
         assert!(fenced.fence().await.is_err());
         assert!(fenced.fence().await.is_ok());
         assert_eq!(store.epoch().unwrap(), epoch(1, "me"));
+    }
+
+    #[tokio::test]
+    async fn who_does_not_hold_the_lease_raises_no_epoch() {
+        let store = Arc::new(EpochWorld::default());
+        let tenure = Arc::new(TenureWorld::default());
+        let (fenced, signals) = leading(&store, "me", &tenure);
+        tenure.lose();
+        assert!(matches!(fenced.fence().await, Err(FenceError::Deposed(why)) if why.contains("Lease")));
+        assert!(signals.deposed.borrow().is_some());
+        assert_eq!(store.epoch(), None);
+    }
+
+    #[tokio::test]
+    async fn a_wiped_store_is_not_fenced_again_by_who_lost_the_lease() {
+        let store = Arc::new(EpochWorld::default());
+        let tenure = Arc::new(TenureWorld::default());
+        let (fenced, signals) = leading(&store, "me", &tenure);
+        let used = fenced.fence().await.unwrap();
+        store.set(None);
+        tenure.set_unknown(true);
+        assert!(
+            matches!(fenced.refused(used).await, Err(FenceError::Unavailable(_))),
+            "not known is not mine"
+        );
+        assert!(signals.deposed.borrow().is_none());
+        tenure.set_unknown(false);
+        tenure.lose();
+        assert!(matches!(fenced.refused(used).await, Err(FenceError::Deposed(_))));
+        assert!(signals.deposed.borrow().is_some());
+        assert_eq!(store.epoch(), None);
+    }
+
+    #[tokio::test]
+    async fn a_held_fence_is_none_after_leadership_ended() {
+        let store = Arc::new(EpochWorld::default());
+        let tenure = Arc::new(TenureWorld::default());
+        let (fenced, _) = leading(&store, "me", &tenure);
+        fenced.fence().await.unwrap();
+        tenure.lose();
+        assert_eq!(fenced.fence().await, Err(FenceError::NotLeading));
     }
 }

@@ -13,6 +13,7 @@ mod epoch;
 pub mod etcd;
 mod gate;
 mod kubernetes;
+mod leader;
 mod metrics;
 pub mod model;
 pub mod ports;

@@ -1,10 +1,14 @@
 //! The program around the controller.
 
 #[tokio::main]
-async fn main() -> std::process::ExitCode {
-    let Err(error) = fusebox_operator::run(std::env::args_os().collect()).await else {
-        return std::process::ExitCode::SUCCESS;
+async fn main() {
+    let code = match fusebox_operator::run(std::env::args_os().collect()).await {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("fusebox-operator ends: {error:#}");
+            1
+        }
     };
-    eprintln!("fusebox-operator ends: {error:#}");
-    std::process::ExitCode::FAILURE
+    // At once: a runtime that is dropped waits for a look-up of a name that hangs.
+    std::process::exit(code);
 }

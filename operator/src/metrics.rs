@@ -104,6 +104,7 @@ pub struct Metrics {
     instances: Family<ByState, Gauge>,
     enforced: Family<ByStatus, Gauge>,
     propagation: Histogram,
+    leader: Gauge,
 }
 
 impl Default for Metrics {
@@ -121,6 +122,7 @@ impl Default for Metrics {
             propagation: Histogram::new([
                 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0, 300.0,
             ]),
+            leader: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -155,6 +157,11 @@ impl Default for Metrics {
             "From the first sight of a changed policy to the last ready instance's report that it runs it",
             Unit::Seconds,
             metrics.propagation.clone(),
+        );
+        registry.register(
+            "fusebox_leader",
+            "1 in the replica that leads, 0 in a standby",
+            metrics.leader.clone(),
         );
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("fusebox_build", "The version of this program", build);
@@ -195,6 +202,11 @@ impl Metrics {
     /// A changed policy came into force in every ready instance.
     pub fn propagated(&self, took: Duration) {
         self.propagation.observe(took.as_secs_f64());
+    }
+
+    /// Does this replica lead?
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(leads.into());
     }
 
     /// A resource is gone.
@@ -254,6 +266,7 @@ mod tests {
         };
         metrics.enforcement(&of, &status);
         metrics.propagated(Duration::from_millis(40));
+        metrics.leads(true);
         let text = metrics.encode();
         for line in [
             r#"fusebox_reconciles_total{result="converged"} 1"#,
@@ -264,6 +277,7 @@ mod tests {
             r#"fusebox_enforcement_status{namespace="shop",name="user",status="False"} 1"#,
             r#"fusebox_enforcement_status{namespace="shop",name="user",status="True"} 0"#,
             r#"fusebox_enforcement_propagation_seconds_bucket{le="0.05"} 1"#,
+            "fusebox_leader 1",
             "fusebox_build_info{version=",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");

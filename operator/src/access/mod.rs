@@ -41,7 +41,7 @@ pub async fn run(config: AccessConfig) -> anyhow::Result<()> {
     }
     let mut stop = app::stop_signal("what is made in etcd stays")?;
     let readiness = Arc::new(Readiness::waiting_for([MADE]));
-    admin::start(config.listen, readiness.clone(), Arc::new(Metrics::default())).await?;
+    admin::start(config.listen, readiness.clone(), None, Arc::new(Metrics::default())).await?;
     tokio::select! {
         () = keep(&config, &readiness) => {}
         _ = stop.wait_for(|stop| *stop) => {}

@@ -153,7 +153,7 @@ async fn catalog(
 }
 
 /// Runs a transaction at the current fence, again where the fence moved and still is ours.
-async fn fence_and<'a, S: EpochStore + ?Sized>(
+pub(crate) async fn fence_and<'a, S: EpochStore + ?Sized>(
     fenced: &Fenced<S>,
     transact: impl Fn(Fence) -> Answer<'a, Result<(), TxnError>>,
 ) -> Result<(), TxnError> {

@@ -28,7 +28,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
-use crate::epoch::Fenced;
+use crate::epoch::{FenceError, Fenced};
 use crate::metrics::{Backend, Metrics, Outcome};
 use crate::model;
 use crate::ports::{ClusterState, ConsulCatalog, Finalizer, PolicyStore, RouteStore, Unavailable};
@@ -69,10 +69,12 @@ pub struct Context {
 }
 
 impl Context {
-    /// Why this process is no longer the writer, if another took over.
+    /// Why this process is no longer the writer, if another took over or may have.
     fn deposed(&self) -> Option<String> {
         // The stores' fences share these signals.
-        self.etcd.signals().deposed.borrow().clone()
+        let signals = self.etcd.signals();
+        let why = signals.deposed.borrow().clone();
+        why.or_else(|| (!signals.tenure.holds()).then(|| FenceError::NotLeading.to_string()))
     }
 }
 

@@ -4,7 +4,10 @@
 mod catalog;
 mod cluster;
 mod epoch;
+mod ice;
+mod lease;
 mod store;
+mod tenure;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst};
@@ -12,7 +15,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst};
 pub use catalog::CatalogWorld;
 pub use cluster::{ClusterWorld, RouteWorld};
 pub use epoch::EpochWorld;
+pub use ice::Ice;
+pub use lease::{LeaseClient, LeaseWorld, Weather, Wire};
 pub use store::StoreWorld;
+pub use tenure::TenureWorld;
 
 use crate::ports::Unavailable;
 

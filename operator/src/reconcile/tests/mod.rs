@@ -3,6 +3,7 @@
 mod crashes;
 mod edits;
 mod fleet;
+mod handover;
 mod scenarios;
 mod scene;
 mod statuses;

@@ -15,7 +15,7 @@ use crate::model::{Endpoint, Entry, ServicePort, ServiceView, mark, shard_node};
 use crate::ports::{NodeView, RouteView};
 use crate::reconcile::memory::Memory;
 use crate::reconcile::{Context, Done, Settings, reconcile};
-use crate::world::{CatalogWorld, ClusterWorld, Crash, RouteWorld, StoreWorld};
+use crate::world::{CatalogWorld, ClusterWorld, Crash, RouteWorld, StoreWorld, TenureWorld};
 
 /// The cluster's name.
 pub const CLUSTER: &str = "test";
@@ -46,6 +46,7 @@ pub struct Scene {
     pub cluster: Arc<ClusterWorld>,
     pub context: Context,
     pub signals: Arc<Signals>,
+    pub tenure: Arc<TenureWorld>,
     starts: u32,
     clock: AtomicI64,
 }
@@ -58,7 +59,8 @@ impl Scene {
         let store = Arc::new(StoreWorld::new(&crash, CLUSTER));
         let routes = Arc::new(RouteWorld::new(&crash));
         let cluster = Arc::new(ClusterWorld::new(&crash));
-        let (context, signals) = context(&catalog, &store, &routes, &cluster, 1);
+        let tenure = Arc::<TenureWorld>::default();
+        let (context, signals) = context(&catalog, &store, &routes, &cluster, &tenure, 1);
         let scene = Self {
             crash,
             catalog,
@@ -67,6 +69,7 @@ impl Scene {
             cluster,
             context,
             signals,
+            tenure,
             starts: 1,
             clock: AtomicI64::new(2000),
         };
@@ -76,10 +79,18 @@ impl Scene {
 
     /// A new process: all that it remembered is gone.
     pub fn restart(&mut self) {
+        self.take_over();
+    }
+
+    /// A new process beside the one before, which is handed out.
+    pub fn take_over(&mut self) -> Context {
         self.starts += 1;
         self.crash.restart();
-        (self.context, self.signals) =
-            context(&self.catalog, &self.store, &self.routes, &self.cluster, self.starts);
+        self.tenure = Arc::default();
+        let (catalog, store, routes, cluster) = (&self.catalog, &self.store, &self.routes, &self.cluster);
+        let (new, signals) = context(catalog, store, routes, cluster, &self.tenure, self.starts);
+        self.signals = signals;
+        std::mem::replace(&mut self.context, new)
     }
 
     pub fn service(&self, name: &str) {
@@ -258,9 +269,10 @@ fn context(
     store: &Arc<StoreWorld>,
     routes: &Arc<RouteWorld>,
     cluster: &Arc<ClusterWorld>,
+    tenure: &Arc<TenureWorld>,
     start: u32,
 ) -> (Context, Arc<Signals>) {
-    let signals = Arc::new(Signals::default());
+    let signals = Arc::new(Signals::new(tenure.clone()));
     let me = format!("operator-{start}");
     let context = Context {
         settings: Settings {
