@@ -1,5 +1,6 @@
 //! Kubernetes: what the watches delivered, and our writes to resources and their Events.
 
+pub mod herald;
 pub mod traefik;
 pub mod watch;
 

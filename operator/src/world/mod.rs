@@ -4,6 +4,7 @@
 mod catalog;
 mod cluster;
 mod epoch;
+mod sessions;
 mod store;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst};
 pub use catalog::CatalogWorld;
 pub use cluster::{ClusterWorld, RouteWorld};
 pub use epoch::EpochWorld;
+pub use sessions::SessionWorld;
 pub use store::StoreWorld;
 
 use crate::ports::Unavailable;
