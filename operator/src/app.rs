@@ -20,9 +20,11 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use crate::admin;
 use crate::config::{Config, LogArgs};
 use crate::consul::{Consul, Http};
+use crate::deadman::Keeper;
 use crate::epoch::{Fenced, Signals};
 use crate::etcd::{Changed, Etcd, Reports};
 use crate::kubernetes::lease::KubeLease;
+use crate::kubernetes::herald::tell_of_dead_man;
 use crate::kubernetes::traefik::Traefik;
 use crate::kubernetes::watch::{Wake, start, wake_all};
 use crate::kubernetes::{Cluster, Guarded, Stores};
@@ -77,7 +79,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (wake, woken) = mpsc::unbounded_channel();
     let stores = start(&client, &wake);
     let reports = Reports::default();
-    let consul: Arc<dyn ConsulCatalog> = Arc::new(Consul::new(Http::new(&config.consul())?, &config.cluster));
+    let consul = Arc::new(Consul::new(Http::new(&config.consul())?, &config.cluster));
+    // At once, and whatever becomes of Kubernetes: what is registered is to stay.
+    let (tell, leads) = watch::channel(false);
+    let standing = leadership.clone();
+    tokio::spawn(async move { standing.follow(tell).await });
+    let keeper = Keeper::new(consul.clone(), metrics.dead_man.clone(), config.consul_dead_man_ttl);
+    tokio::spawn(tell_of_dead_man(client.clone(), config.name.clone(), keeper.late()));
+    tokio::spawn(keeper.run(leads));
+    let consul: Arc<dyn ConsulCatalog> = consul;
     let prefixes = settings.allowed.values().flatten().cloned().collect();
     let etcd = Etcd::new(config.etcd.config(), &config.cluster, prefixes, reports.clone());
     let etcd: Arc<dyn PolicyStore> = Arc::new(etcd);

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use fusebox::etcd::EtcdConfig;
@@ -40,6 +41,16 @@ pub struct Config {
     /// Certificate authorities that Consul is verified by, as PEM, instead of the system's
     #[arg(long, env = "CONSUL_CACERT", value_name = "FILE")]
     pub consul_ca_file: Option<PathBuf>,
+    /// After how long without any operator of this cluster Consul takes its entries for failing: between once and twice
+    /// this. 10s to 24h, or 0s for never
+    #[arg(
+        long,
+        env = "FUSEBOX_CONSUL_DEAD_MAN_TTL",
+        default_value = "1h",
+        value_parser = dead_man_ttl,
+        value_name = "DURATION"
+    )]
+    pub consul_dead_man_ttl: Duration,
 
     #[command(flatten)]
     pub etcd: EtcdArgs,
@@ -132,6 +143,13 @@ pub fn cluster_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// What Consul allows a session; zero is none.
+fn dead_man_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = text.parse::<jiff::SignedDuration>().ok().and_then(|ttl| Duration::try_from(ttl).ok());
+    ttl.filter(|ttl| ttl.subsec_nanos() == 0 && matches!(ttl.as_secs(), 0 | 10..=86_400))
+        .ok_or_else(|| "whole seconds from 10s to 24h, like 90s or 1h, or 0s for no dead man".to_owned())
+}
+
 impl Config {
     /// Where Consul is.
     pub fn consul(&self) -> ConsulConfig {
@@ -198,6 +216,19 @@ mod tests {
         let config = parse(&["--cluster", "demo"]).unwrap();
         assert_eq!(config.etcd.etcd, ["http://127.0.0.1:2379"]);
         assert!(config.settings().allowed.is_empty());
+    }
+
+    #[test]
+    fn a_dead_mans_ttl_is_one_that_consul_takes() {
+        let parsed = |text: &str| parse(&["--cluster", "demo", "--consul-dead-man-ttl", text]);
+        for (text, seconds) in [("1h", 3600), ("10s", 10), ("1h30m", 5400), ("24h", 86_400), ("0s", 0)] {
+            assert_eq!(parsed(text).unwrap().consul_dead_man_ttl, Duration::from_secs(seconds), "{text}");
+        }
+        for text in ["9s", "25h", "1500ms", "-1h", "1", "", "soon"] {
+            let told = parsed(text).map(|_| ()).unwrap_err().to_string();
+            assert!(told.contains("10s to 24h") || told.contains("a value is required"), "{text}: {told}");
+        }
+        assert_eq!(parse(&["--cluster", "demo"]).unwrap().consul_dead_man_ttl, Duration::from_hours(1));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod claims;
 mod cli;
 mod config;
 mod consul;
+mod deadman;
 mod epoch;
 pub mod etcd;
 mod gate;

@@ -105,6 +105,50 @@ pub struct Metrics {
     enforced: Family<ByStatus, Gauge>,
     propagation: Histogram,
     leader: Gauge,
+    /// Those of the dead man.
+    pub dead_man: DeadManMetrics,
+}
+
+/// What the dead man tells.
+#[derive(Clone, Debug, Default)]
+pub struct DeadManMetrics {
+    /// Catalog nodes of this cluster.
+    pub nodes: Gauge,
+    /// Those with a check that is passing and depends on a session.
+    pub armed: Gauge,
+    /// How long the session that waits the longest was not renewed by this process, in seconds.
+    pub unrenewed: Gauge,
+    /// 1: that is a quarter of the TTL or more.
+    pub late: Gauge,
+    /// How often a check was put under a new session.
+    pub rotations: Counter,
+}
+
+impl DeadManMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("fusebox_dead_man_nodes", "Consul nodes of this cluster", self.nodes.clone());
+        registry.register(
+            "fusebox_dead_man_armed",
+            "Consul nodes of this cluster whose dead man is passing and waits for a session",
+            self.armed.clone(),
+        );
+        registry.register_with_unit(
+            "fusebox_dead_man_unrenewed",
+            "Since the oldest of the last renewals of the dead men's sessions",
+            Unit::Seconds,
+            self.unrenewed.clone(),
+        );
+        registry.register(
+            "fusebox_dead_man_late",
+            "1 while a dead man's session was not renewed for a quarter of its TTL",
+            self.late.clone(),
+        );
+        registry.register(
+            "fusebox_dead_man_rotations",
+            "Sessions that dead men were put under",
+            self.rotations.clone(),
+        );
+    }
 }
 
 impl Default for Metrics {
@@ -123,8 +167,10 @@ impl Default for Metrics {
                 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0, 300.0,
             ]),
             leader: Gauge::default(),
+            dead_man: DeadManMetrics::default(),
             registry: Registry::default(),
         };
+        metrics.dead_man.register(&mut registry);
         registry.register(
             "fusebox_reconciles",
             "Reconciliations by how they ended",
@@ -267,6 +313,8 @@ mod tests {
         metrics.enforcement(&of, &status);
         metrics.propagated(Duration::from_millis(40));
         metrics.leads(true);
+        metrics.dead_man.unrenewed.set(900);
+        metrics.dead_man.rotations.inc();
         let text = metrics.encode();
         for line in [
             r#"fusebox_reconciles_total{result="converged"} 1"#,
@@ -278,6 +326,8 @@ mod tests {
             r#"fusebox_enforcement_status{namespace="shop",name="user",status="True"} 0"#,
             r#"fusebox_enforcement_propagation_seconds_bucket{le="0.05"} 1"#,
             "fusebox_leader 1",
+            "fusebox_dead_man_unrenewed_seconds 900",
+            "fusebox_dead_man_rotations_total 1",
             "fusebox_build_info{version=",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");

@@ -26,6 +26,12 @@ pub fn shard_node(cluster: &str, of: &Ident) -> String {
     format!("fusebox-{cluster}-{}", u64::from_be_bytes(first) % SHARDS)
 }
 
+/// Is it the name of a catalog node that carries entries of this cluster?
+pub fn is_shard_node(cluster: &str, node: &str) -> bool {
+    let shard = node.strip_prefix("fusebox-").and_then(|rest| rest.strip_prefix(cluster)?.strip_prefix('-'));
+    shard.is_some_and(|shard| shard.parse::<u64>().is_ok())
+}
+
 /// A Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceView {
@@ -279,6 +285,16 @@ ports: [{ name: grpc, port: 50051 }]
             ("grpcx", None, "http"),
         ] {
             assert_eq!(view(&[(name, 1, protocol)]).ports[0].scheme(), scheme, "{name} {protocol:?}");
+        }
+    }
+
+    #[test]
+    fn the_nodes_of_a_cluster_are_known_by_name() {
+        let own = shard_node("demo", &Ident::new("shop", "user"));
+        assert!(is_shard_node("demo", &own) && is_shard_node("demo", "fusebox-demo-15"));
+        for other in ["fusebox-demo-canary", "fusebox-demo-2-3", "fusebox-demo-", "fusebox-demo2-3", "demo-3"]
+        {
+            assert!(!is_shard_node("demo", other), "{other}");
         }
     }
 

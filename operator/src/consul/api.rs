@@ -9,7 +9,7 @@ use crate::model::{Entry, mark};
 use crate::ports::{CatalogOp, Fence};
 
 /// The address of our nodes. Nothing listens there and nobody should ask: each entry has its own.
-const PLACEHOLDER: &str = "127.0.0.1";
+pub const PLACEHOLDER: &str = "127.0.0.1";
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -84,8 +84,8 @@ impl Http {
     /// Tells whoever is refused what the token of this cluster's operator needs.
     pub fn of_cluster(self, cluster: &str) -> Self {
         let needs = format!(
-            "the token in use needs write for node_prefix \"fusebox-{cluster}-\", service_prefix \"\" and \
-             key_prefix \"fusebox/{cluster}/\""
+            "the token in use needs write for node_prefix \"fusebox-{cluster}-\", session_prefix \
+             \"fusebox-{cluster}-\", service_prefix \"\" and key_prefix \"fusebox/{cluster}/\""
         );
         Self { needs, ..self }
     }

@@ -6,10 +6,11 @@
 //!
 //! # Caveats
 //! - Nothing runs the checks: the operator sets them from the readiness of the endpoints. While it is away,
-//!   they stay as they were. A dead man's check for that is not there yet.
+//!   they stay as they were, until the [dead man](crate::deadman) turns their node critical.
 
 mod api;
 mod http;
+mod sessions;
 #[cfg(test)]
 mod tests;
 

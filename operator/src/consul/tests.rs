@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::*;
+use crate::deadman::port::Sessions as _;
 use crate::model::Entry;
 
 type Seen = (String, String, Option<String>, Value);
@@ -194,8 +195,8 @@ async fn errors_tell_what_and_where() {
     assert!(Http::new(&ConsulConfig { address: String::new(), ..ConsulConfig::default() }).is_err());
 }
 
-const NEEDS: &str = "the token in use needs write for node_prefix \"fusebox-a b/c-\", service_prefix \"\" and \
-                     key_prefix \"fusebox/a b/c/\"";
+const NEEDS: &str = "the token in use needs write for node_prefix \"fusebox-a b/c-\", session_prefix \
+                     \"fusebox-a b/c-\", service_prefix \"\" and key_prefix \"fusebox/a b/c/\"";
 
 #[tokio::test]
 async fn an_operation_that_the_token_may_not_do_is_not_a_lost_epoch() {
@@ -252,5 +253,42 @@ async fn a_slow_write_to_one_node_holds_up_no_other() {
         biased;
         _ = consul.transact(Fence(1), "slow", &ops) => panic!("it answered"),
         done = consul.transact(Fence(1), "n", &ops) => assert_eq!(done, Ok(())),
+    }
+}
+
+/// A server that takes sessions and lets no check follow them, as those before 1.21.
+#[tokio::test]
+async fn a_check_that_does_not_follow_its_session_is_no_dead_man() {
+    for (status, supported) in [("passing", Ok(false)), ("critical", Ok(true))] {
+        let (fake, mut config) = fake(&[]).await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        config.address = listener.local_addr().unwrap().to_string();
+        let inner = fake.clone();
+        let app = axum::Router::new().fallback(async move |request: Request| {
+            let path = request.uri().path().to_owned();
+            let (code, text) = answer(State(inner.clone()), request).await;
+            let text = match path.as_str() {
+                "/v1/session/create" => json!({ "ID": "1" }).to_string(),
+                path if path.starts_with("/v1/health/node/") => {
+                    let check = json!({ "Node": "n", "CheckID": "fusebox-a b/c-canary-x", "Status": status });
+                    json!([check]).to_string()
+                }
+                _ => text,
+            };
+            (code, text)
+        });
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        assert_eq!(consul(&config).supported("x").await, supported);
+        let seen = fake.seen.lock().await;
+        let last = seen.last().unwrap();
+        assert_eq!(
+            (last.1.as_str(), &last.3),
+            ("/v1/catalog/deregister", &json!({ "Node": "fusebox-a b/c-canary" })),
+            "the canary is gone"
+        );
+        let statuses: Vec<_> = seen.iter().filter(|seen| seen.1 == "/v1/catalog/register").collect();
+        assert!(statuses.iter().all(|seen| seen.3["Check"]["Status"] == "passing"), "never without a status");
+        let create = seen.iter().find(|seen| seen.1 == "/v1/session/create").unwrap();
+        assert_eq!(create.3["NodeChecks"], json!([]));
     }
 }

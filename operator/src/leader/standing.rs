@@ -56,6 +56,16 @@ impl Leadership {
         let _ = self.standing.subscribe().wait_for(|now| matches!(now, Standing::Leads { .. })).await;
     }
 
+    /// Keeps `leads` at whether this process was last said to lead, for as long as it runs.
+    pub async fn follow(&self, leads: watch::Sender<bool>) {
+        let mut standing = self.standing.subscribe();
+        loop {
+            leads.send_replace(matches!(*standing.borrow_and_update(), Standing::Leads { .. }));
+            // The sender is in self, so this cannot fail.
+            let _ = standing.changed().await;
+        }
+    }
+
     /// For a person.
     pub fn told(&self) -> String {
         match &*self.standing.borrow() {

@@ -6,6 +6,7 @@ mod cluster;
 mod epoch;
 mod ice;
 mod lease;
+mod sessions;
 mod store;
 mod tenure;
 
@@ -17,6 +18,7 @@ pub use cluster::{ClusterWorld, RouteWorld};
 pub use epoch::EpochWorld;
 pub use ice::Ice;
 pub use lease::{LeaseClient, LeaseWorld, Weather, Wire};
+pub use sessions::SessionWorld;
 pub use store::StoreWorld;
 pub use tenure::TenureWorld;
 

@@ -1,0 +1,4 @@
+mod process;
+mod real;
+mod schedules;
+mod trouble;
