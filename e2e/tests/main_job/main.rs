@@ -13,4 +13,6 @@ mod i_limits;
 mod j_least_privilege;
 mod k_enforced;
 mod l_worst_night;
+mod m_replicas;
+mod n_orphans;
 mod trouble;

@@ -1,7 +1,7 @@
 //! Kubernetes: what the watches delivered, and our writes to resources and their Events.
 
-pub mod lease;
 pub mod herald;
+pub mod lease;
 pub mod traefik;
 pub mod watch;
 
