@@ -225,8 +225,7 @@ mod tests {
             assert_eq!(parsed(text).unwrap().consul_dead_man_ttl, Duration::from_secs(seconds), "{text}");
         }
         for text in ["9s", "25h", "1500ms", "-1h", "1", "", "soon"] {
-            let told = parsed(text).map(|_| ()).unwrap_err().to_string();
-            assert!(told.contains("10s to 24h") || told.contains("a value is required"), "{text}: {told}");
+            assert!(dead_man_ttl(text).unwrap_err().contains("10s to 24h"), "{text}");
         }
         assert_eq!(parse(&["--cluster", "demo"]).unwrap().consul_dead_man_ttl, Duration::from_hours(1));
     }

@@ -1,6 +1,7 @@
 //! Consul's sessions and the node checks that depend on them, in the time of the test's clock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -42,13 +43,13 @@ struct State {
 pub struct SessionWorld {
     state: Mutex<State>,
     /// Does a check follow its session?
-    pub supported: bool,
+    pub supported: AtomicBool,
 }
 
 impl SessionWorld {
     /// Without a node.
     pub fn new(supported: bool) -> Self {
-        Self { state: Mutex::default(), supported }
+        Self { state: Mutex::default(), supported: AtomicBool::new(supported) }
     }
 
     /// Everything that is due has happened.
@@ -67,7 +68,7 @@ impl SessionWorld {
     fn end(&self, state: &mut State, id: &str, at: Instant) {
         let Some(session) = state.sessions.remove(id) else { return };
         let check = state.nodes.get_mut(&session.node).and_then(Option::as_mut);
-        if let Some(check) = check.filter(|_| self.supported)
+        if let Some(check) = check.filter(|_| self.supported.load(SeqCst))
             && check.session.as_ref().is_some_and(|named| named.name == session.name)
         {
             check.passing = false;
@@ -110,6 +111,15 @@ impl SessionWorld {
         self.now(|state| {
             if let Some(Some(check)) = state.nodes.get_mut(node) {
                 check.session = None;
+            }
+        });
+    }
+
+    /// Somebody registered the check without a status: the session lives, and no renewal heals it.
+    pub fn spoil(&self, node: &str) {
+        self.now(|state| {
+            if let Some(Some(check)) = state.nodes.get_mut(node) {
+                check.passing = false;
             }
         });
     }

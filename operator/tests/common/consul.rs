@@ -45,12 +45,12 @@ pub struct Consul {
 impl Consul {
     /// A server that answers, with these settings on top.
     pub async fn start(settings: &[&str]) -> Self {
-        let mut ports = Vec::new();
+        let mut held = Vec::new();
         for _ in 0..4 {
-            // All are held until all are known.
-            ports.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+            held.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
         }
-        let ports: Vec<_> = ports.iter().map(|port| port.local_addr().unwrap().port()).collect();
+        let ports: Vec<_> = held.iter().map(|port| port.local_addr().unwrap().port()).collect();
+        drop(held);
         let mut consul = Self {
             folder: tempfile::tempdir().unwrap(),
             port: ports[0],
@@ -87,6 +87,8 @@ impl Consul {
         self.child = Some(child);
         let leads = timeout(Duration::from_mins(2), async {
             while !self.answers().await {
+                let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+                assert!(ended.is_none(), "Consul ended: {}", self.said());
                 sleep(Duration::from_millis(50)).await;
             }
         });

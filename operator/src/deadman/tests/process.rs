@@ -82,7 +82,7 @@ impl Sessions for Seen {
     }
 
     fn supported<'a>(&'a self, _: &'a str) -> Answer<'a, Result<bool, Unavailable>> {
-        Box::pin(self.ask(|| self.world.supported))
+        Box::pin(self.ask(|| self.world.supported.load(SeqCst)))
     }
 }
 

@@ -94,6 +94,7 @@ impl Schedule {
                 self.world.add_node(node);
             }
             98 => self.world.disarm(node),
+            99 => self.world.spoil(node),
             what => self.on_the_wire(slot, what),
         }
         self.slots.iter_mut().for_each(Slot::note);

@@ -90,6 +90,7 @@ async fn whatever_is_lost_is_made_again_within_a_beat() {
     for (what, harm) in [
         ("a session that somebody ended", SessionWorld::destroy_session_of as fn(&SessionWorld, &str)),
         ("a check that somebody wrote over", SessionWorld::break_check),
+        ("a check that somebody registered without a status", SessionWorld::spoil),
         ("a check that somebody removed", SessionWorld::disarm),
         ("everything", |world, _| world.wipe()),
         ("a node that was removed and came back", |world, node| {
@@ -201,6 +202,38 @@ async fn where_consul_does_not_support_it_there_is_none() {
         (leader.metrics.late.get(), leader.metrics.armed.get(), leader.metrics.nodes.get()),
         (0, 0, 1)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_version_of_consul_is_noticed() {
+    for (away, within) in [(false, Duration::from_hours(1) + BEAT), (true, BEAT)] {
+        let world = Arc::new(SessionWorld::new(false));
+        world.add_node(NODE);
+        let leader = Process::start(&world, true, TTL);
+        sleep(BEAT).await;
+        if away {
+            leader.wire.cut.store(true, SeqCst);
+            sleep(BEAT).await;
+            leader.wire.cut.store(false, SeqCst);
+        }
+        world.supported.store(true, SeqCst);
+        sleep(within).await;
+        assert_eq!(check(&world), FINE, "it was away: {away}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_comes_too_late_is_not_used() {
+    let world = world();
+    let leader = Process::start(&world, true, TTL);
+    // A process that sleeps between its steps, or a Consul that does.
+    leader.wire.slow.store(u64::try_from(TTL.as_millis()).unwrap(), SeqCst);
+    sleep(TTL * 20).await;
+    assert_eq!((check(&world), world.turned()), (None, vec![]));
+    assert!(world.writes() > 0 && world.sessions().len() <= 1, "{:?}", world.sessions());
+    leader.wire.slow.store(0, SeqCst);
+    sleep(TTL * 4).await;
+    assert_eq!((check(&world), world.turned(), world.sessions().len()), (FINE, vec![], 1));
 }
 
 #[tokio::test(start_paused = true)]
