@@ -32,6 +32,17 @@ pub enum Claim {
     RawKey(String),
 }
 
+impl Claim {
+    /// Can only one of two resources have it, `beside`: of one namespace?
+    pub fn is_exclusive(&self, beside: bool) -> bool {
+        match self {
+            Self::Service(_) => beside,
+            Self::Host(_) => !beside,
+            Self::ConsulName(_) | Self::Route(..) | Self::RawKey(_) => true,
+        }
+    }
+}
+
 /// As a status lists it.
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -198,12 +209,7 @@ impl<'a> Claimant<'a> {
 
     /// Can not both have it?
     fn collides(&self, other: &Self, claim: &Claim) -> bool {
-        self.of.uid() != other.of.uid()
-            && match claim {
-                Claim::Service(_) => self.is_beside(other),
-                Claim::Host(_) => !self.is_beside(other),
-                Claim::ConsulName(_) | Claim::Route(..) | Claim::RawKey(_) => true,
-            }
+        self.of.uid() != other.of.uid() && claim.is_exclusive(self.is_beside(other))
     }
 
     /// The first has it: who holds it, then the oldest.

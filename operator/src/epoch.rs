@@ -136,6 +136,15 @@ impl<S: EpochStore + ?Sized> Fenced<S> {
         FenceError::Deposed(why)
     }
 
+    /// Asks the store whether this process still is the writer: for what has no fence of its own.
+    pub async fn verify(&self) -> Result<(), FenceError> {
+        let Some(fence) = self.held.lock().await.fence else { return self.fence().await.map(drop) };
+        match self.store.read_epoch().await? {
+            Some((_, at)) if at == fence => Ok(()),
+            _ => self.refused(fence).await.map(drop),
+        }
+    }
+
     async fn acquire(&self, held: &mut Held) -> Result<Fence, FenceError> {
         let mut raised_again = false;
         for _ in 0..RACES {
@@ -251,6 +260,24 @@ mod tests {
             moved,
             "a second refusal at the old place changes nothing"
         );
+    }
+
+    #[tokio::test]
+    async fn who_asks_hears_that_another_took_over() {
+        let store = Arc::new(EpochWorld::default());
+        let (first, signals) = fenced(&store, "first");
+        first.fence().await.unwrap();
+        assert_eq!(first.verify().await, Ok(()));
+        store.set(store.epoch());
+        assert_eq!(first.verify().await, Ok(()), "it moved and is mine");
+        let (second, _) = fenced(&store, "second");
+        second.fence().await.unwrap();
+        assert!(matches!(first.verify().await, Err(FenceError::Deposed(_))));
+        assert!(signals.deposed.borrow().is_some());
+        assert_eq!(second.verify().await, Ok(()));
+        store.set(None);
+        assert_eq!(second.verify().await, Err(FenceError::Restored));
+        assert_eq!(store.epoch(), Some(epoch(3, "second")));
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use fusebox_policy::v1alpha1::{ResilientService, ResilientServiceStatus};
 use fusebox_policy::wire::{Claim, Epoch, Report};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use crate::model::{Endpoint, Entry, ServiceView};
@@ -147,6 +148,8 @@ pub enum StoreOp {
     PutRaw(String, String),
     /// Remove a raw key that is claimed by us, and the claim.
     Release(String),
+    /// Remove a raw key that is claimed as given, and the claim.
+    Reap(String, Claim),
 }
 
 impl StoreOp {
@@ -154,7 +157,7 @@ impl StoreOp {
     pub fn weight(&self) -> usize {
         match self {
             Self::Put(..) | Self::Delete(_) | Self::PutRaw(..) => 1,
-            Self::Claim(..) | Self::TakeOver(..) | Self::Release(_) => 2,
+            Self::Claim(..) | Self::TakeOver(..) | Self::Release(_) | Self::Reap(..) => 2,
         }
     }
 }
@@ -265,6 +268,28 @@ pub enum Finalizer {
     Gone,
 }
 
+/// What became of an object since a watch showed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is as shown, but for its status.
+    AsShown,
+    /// It was edited.
+    Edited,
+    /// It is gone, or is another of the same name.
+    Gone,
+}
+
+impl Standing {
+    /// From the UIDs and generations as shown and as they are.
+    pub fn of(shown: &ObjectMeta, now: Option<&ObjectMeta>) -> Self {
+        match now.filter(|now| now.uid == shown.uid) {
+            None => Self::Gone,
+            Some(now) if now.generation != shown.generation => Self::Edited,
+            Some(_) => Self::AsShown,
+        }
+    }
+}
+
 /// The Kubernetes cluster: what the watches delivered, and our writes.
 pub trait ClusterState: Send + Sync {
     /// Every resource that can be decoded.
@@ -278,6 +303,9 @@ pub trait ClusterState: Send + Sync {
 
     /// The endpoints of a Service, from all its slices of the primary address family, one per instance.
     fn endpoints(&self, namespace: &str, service: &ServiceView) -> Vec<Endpoint>;
+
+    /// What became of the object since, read anew: the watches may be behind.
+    fn standing<'a>(&'a self, resource: &'a ResilientService) -> Answer<'a, Result<Standing, Unavailable>>;
 
     /// Sets or removes our finalizer, if the object still is the one that is meant.
     fn set_finalizer<'a>(

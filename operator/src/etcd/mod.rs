@@ -133,7 +133,8 @@ fn raw_key(op: &StoreOp) -> Option<&str> {
         StoreOp::Claim(key, _)
         | StoreOp::TakeOver(key, ..)
         | StoreOp::PutRaw(key, _)
-        | StoreOp::Release(key) => Some(key),
+        | StoreOp::Release(key)
+        | StoreOp::Reap(key, _) => Some(key),
         StoreOp::Put(..) | StoreOp::Delete(_) => None,
     }
 }
@@ -165,8 +166,12 @@ fn txn(epoch: &str, fence: Fence, claim: &Claim, ops: &[StoreOp]) -> (Vec<Compar
                 compares.push(owned(key));
                 writes.push(TxnOp::put(key.as_str(), value.as_str(), None));
             }
-            StoreOp::Release(key) => {
-                compares.push(owned(key));
+            StoreOp::Release(key) | StoreOp::Reap(key, _) => {
+                compares.push(if let StoreOp::Reap(_, from) = op {
+                    claimed(key, json(from))
+                } else {
+                    owned(key)
+                });
                 writes.push(TxnOp::delete(key.as_str(), None));
                 writes.push(TxnOp::delete(Keys::raw_claim(key), None));
             }

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::gate::Gate;
 use crate::model::{self, Endpoint, ServiceView};
-use crate::ports::{Answer, ClusterState, Finalizer, Notice, Unavailable};
+use crate::ports::{Answer, ClusterState, Finalizer, Notice, Standing, Unavailable};
 
 /// The field manager of everything we write.
 pub const MANAGER: &str = "fusebox-operator";
@@ -125,6 +125,14 @@ impl ClusterState for Cluster {
                 && slice.labels().get(SERVICE_LABEL) == Some(&service.name)
         });
         model::endpoints(slices.iter().map(Arc::as_ref), &service.family)
+    }
+
+    fn standing<'a>(&'a self, resource: &'a ResilientService) -> Answer<'a, Result<Standing, Unavailable>> {
+        Box::pin(self.gate.run(async move {
+            let now = self.api(resource).get_metadata_opt(&resource.name_any()).await;
+            let now = now.map_err(|error| told(&error))?;
+            Ok(Standing::of(&resource.metadata, now.as_ref().map(|now| &now.metadata)))
+        }))
     }
 
     fn set_finalizer<'a>(

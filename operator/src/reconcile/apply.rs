@@ -65,8 +65,12 @@ pub async fn apply(context: &Context, seen: &Snapshot, plan: Plan) -> Applied {
         if *stop {
             continue;
         }
-        // Routes have no fence of their own.
-        if let Some(why) = context.deposed() {
+        let outdated = match backend {
+            // Routes have no fence of their own.
+            Backend::Kubernetes => context.outdated(seen).await,
+            Backend::Consul | Backend::Etcd => context.deposed(),
+        };
+        if let Some(why) = outdated {
             found.push(Obstacle::transient(unavailable(backend), why));
             *stop = true;
             continue;

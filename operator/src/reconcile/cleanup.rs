@@ -18,7 +18,7 @@ use super::plan::{Direction, plan};
 use super::{Context, Done, Next, has_finalizer, tell, trouble};
 use crate::metrics::Outcome;
 use crate::model;
-use crate::ports::Notice;
+use crate::ports::{Notice, Standing};
 
 /// One pass.
 pub async fn clean_up(context: &Context, resource: &Arc<ResilientService>, now: Timestamp) -> Done {
@@ -28,9 +28,25 @@ pub async fn clean_up(context: &Context, resource: &Arc<ResilientService>, now: 
     }
     let seen = observe(context, resource).await;
     let plan = plan(&context.settings.cluster, &seen, &Desired::nothing(), Direction::Remove);
+    // What is cleared by name may be another's of the same name by now, which the watches do not show yet.
+    if !plan.effects.is_empty() {
+        match context.cluster.standing(resource).await {
+            Ok(Standing::AsShown | Standing::Edited) => {}
+            Ok(Standing::Gone) => {
+                context.memory.forget(resource).await;
+                return gone(0);
+            }
+            Err(error) => return trouble(context, resource, &error).await,
+        }
+    }
     let applied = apply(context, &seen, plan).await;
-    let why: Vec<&str> = applied.all().map(|obstacle| obstacle.message.as_str()).collect();
+    let mut why: Vec<String> = applied.all().map(|obstacle| obstacle.message.clone()).collect();
     let abandoned = resource.annotations().get(ABANDON_ANNOTATION).is_some_and(|value| value == "true");
+    if why.is_empty() && !abandoned {
+        // A store that was restored meanwhile has again what was cleared, and nobody will look for it.
+        let stores = tokio::join!(context.consul.verify(), context.etcd.verify());
+        why.extend([stores.0, stores.1].into_iter().filter_map(Result::err).map(|error| error.to_string()));
+    }
     if why.is_empty() || abandoned {
         if !why.is_empty() {
             let notice = Notice {
@@ -70,7 +86,7 @@ pub async fn clean_up(context: &Context, resource: &Arc<ResilientService>, now: 
         last_transition_time: since.unwrap_or(Time(now)),
     });
     let first_time = before.is_none_or(|before| before.reason != reasons::CLEANUP_BLOCKED);
-    if tell(context, resource, &status).await.is_ok() && first_time {
+    if tell(context, &seen, resource, &status).await.is_ok() && first_time {
         let (reason, action) = (reasons::CLEANUP_BLOCKED.to_owned(), "CleanUp".to_owned());
         tracing::warn!(resource = %model::ident(resource), "{message}");
         context.cluster.notify(resource, &Notice { warning: true, reason, action, message }).await;

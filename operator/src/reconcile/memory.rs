@@ -1,25 +1,35 @@
-//! What is remembered of each resource between reconciliations: failures in a row, and the status last
-//! written, which the cache may not show yet.
+//! What is remembered of each resource between reconciliations: failures in a row, the status last written,
+//! which the cache may not show yet, and what it holds, which no status may say yet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fusebox_policy::keys::Ident;
 use fusebox_policy::v1alpha1::{ResilientService, ResilientServiceStatus};
 use kube::ResourceExt;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::backoff;
+use crate::claims::{self, Claim};
+use crate::model;
 
 /// The least time between two writes of one status.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// For how long our own write is believed rather than the cache.
 const CACHE_LAG: Duration = Duration::from_secs(5);
 
-/// By UID.
+/// By UID; and of each name the resource that was seen to exist last.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<HashMap<String, Remembered>>);
+pub struct Memory(Mutex<HashMap<String, Remembered>>, Mutex<HashMap<Ident, Current>>);
+
+/// A resource by its UID, and its newest generation.
+#[derive(Debug)]
+struct Current {
+    uid: Option<String>,
+    generation: Option<i64>,
+}
 
 #[derive(Debug, Default)]
 struct Remembered {
@@ -28,6 +38,14 @@ struct Remembered {
     change: Option<PolicyChange>,
     /// Since when a status has been put off.
     put_off: Option<Instant>,
+    /// What it holds; None: as its status says.
+    held: Option<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    namespace: String,
+    claims: Vec<String>,
 }
 
 /// A policy on its way to the instances.
@@ -44,10 +62,63 @@ impl Memory {
         newest(&*self.0.lock().await, resource.clone())
     }
 
-    /// Each with the newest status that is known.
-    pub async fn newest_of(&self, resources: Vec<Arc<ResilientService>>) -> Vec<Arc<ResilientService>> {
+    /// The resource with the newest status that is known, and in it what it holds.
+    pub async fn holding(&self, resource: Arc<ResilientService>) -> Arc<ResilientService> {
+        holding(&*self.0.lock().await, resource)
+    }
+
+    /// Each with the newest status that is known, and in it what it holds.
+    pub async fn all_holding(&self, resources: Vec<Arc<ResilientService>>) -> Vec<Arc<ResilientService>> {
         let all = self.0.lock().await;
-        resources.into_iter().map(|resource| newest(&all, resource)).collect()
+        resources.into_iter().map(|resource| holding(&all, resource)).collect()
+    }
+
+    /// Takes what an accepted resource asks for, before any of it is applied; its status says so only after.
+    /// False, and nothing is taken: another one of `live` took some of it since it was judged.
+    pub async fn take(&self, resource: &ResilientService, live: &BTreeSet<String>) -> bool {
+        let (uid, namespace) = (resource.uid().unwrap_or_default(), resource.namespace().unwrap_or_default());
+        let mut claims = resource.status.as_ref().map(|status| status.claims.clone()).unwrap_or_default();
+        let mut new = claims::asked(resource);
+        new.retain(|claim| !claims.contains(&claim.to_string()));
+        let new: Vec<(String, Claim)> = new.into_iter().map(|claim| (claim.to_string(), claim)).collect();
+        let mut all = self.0.lock().await;
+        if !new.is_empty() {
+            let others = all.iter().filter(|(other, _)| **other != uid && live.contains(*other));
+            let taken = others.filter_map(|(_, known)| known.held.as_ref()).any(|other| {
+                let beside = other.namespace == namespace;
+                new.iter().any(|(text, claim)| claim.is_exclusive(beside) && other.claims.contains(text))
+            });
+            if taken {
+                return false;
+            }
+        }
+        claims.extend(new.into_iter().map(|(text, _)| text));
+        all.entry(uid).or_default().held = Some(Held { namespace, claims });
+        true
+    }
+
+    /// What it holds is what its status says.
+    pub async fn holds(&self, resource: &ResilientService, status: &ResilientServiceStatus) {
+        let namespace = resource.namespace().unwrap_or_default();
+        let held = Some(Held { namespace, claims: status.claims.clone() });
+        self.change(resource, |known| known.held = held).await;
+    }
+
+    /// This one was seen to exist as it is: no other of its name does.
+    pub async fn exists(&self, resource: &ResilientService) {
+        let current = Current { uid: resource.uid(), generation: resource.metadata.generation };
+        self.1.lock().await.insert(model::ident(resource), current);
+    }
+
+    /// Is it the last of its name that was seen to exist, and no older than it was then?
+    pub async fn is_current(&self, resource: &ResilientService) -> bool {
+        let mut all = self.1.lock().await;
+        let known = all.get_mut(&model::ident(resource)).filter(|known| known.uid == resource.uid());
+        known.is_some_and(|known| {
+            let newest = resource.metadata.generation.max(known.generation);
+            known.generation = newest;
+            newest == resource.metadata.generation
+        })
     }
 
     /// How long the status must not be written yet.
@@ -118,6 +189,10 @@ impl Memory {
     /// The resource is gone.
     pub async fn forget(&self, resource: &ResilientService) {
         self.0.lock().await.remove(&resource.uid().unwrap_or_default());
+        let (mut all, ident) = (self.1.lock().await, model::ident(resource));
+        if all.get(&ident).is_some_and(|current| current.uid == resource.uid()) {
+            all.remove(&ident);
+        }
     }
 
     async fn change<T>(&self, resource: &ResilientService, change: impl FnOnce(&mut Remembered) -> T) -> T {
@@ -133,6 +208,20 @@ fn newest(all: &HashMap<String, Remembered>, resource: Arc<ResilientService>) ->
             let mut newest = ResilientService::clone(&resource);
             newest.status = Some(status.clone());
             Arc::new(newest)
+        }
+        _ => resource,
+    }
+}
+
+fn holding(all: &HashMap<String, Remembered>, resource: Arc<ResilientService>) -> Arc<ResilientService> {
+    let resource = newest(all, resource);
+    let held = resource.uid().and_then(|uid| all.get(&uid)?.held.as_ref());
+    let told = resource.status.as_ref().map(|status| &status.claims);
+    match held {
+        Some(held) if told != Some(&held.claims) => {
+            let mut holding = ResilientService::clone(&resource);
+            holding.status.get_or_insert_default().claims.clone_from(&held.claims);
+            Arc::new(holding)
         }
         _ => resource,
     }

@@ -31,11 +31,12 @@ use tokio::time::Instant;
 use crate::epoch::{FenceError, Fenced};
 use crate::metrics::{Backend, Metrics, Outcome};
 use crate::model;
-use crate::ports::{ClusterState, ConsulCatalog, Finalizer, PolicyStore, RouteStore, Unavailable};
+use crate::ports::{ClusterState, ConsulCatalog, Finalizer, PolicyStore, RouteStore, Standing, Unavailable};
 use conditions::{reasons, types};
 use memory::Memory;
+use observe::Snapshot;
 use plan::Direction;
-use validate::AllowedPrefixes;
+use validate::{AllowedPrefixes, Refusal, Valid};
 
 /// How often a resource is looked at when nothing happens: what somebody changed behind our back, and a
 /// claim that fell free, is noticed within this.
@@ -75,6 +76,21 @@ impl Context {
         let signals = self.etcd.signals();
         let why = signals.deposed.borrow().clone();
         why.or_else(|| (!signals.tenure.holds()).then(|| FenceError::NotLeading.to_string()))
+    }
+
+    /// Why a write to Kubernetes, which has no fence, must not take place now: one of the stores that answered is
+    /// asked just before. Of one that was restored, what this pass saw is worth nothing.
+    async fn outdated(&self, seen: &Snapshot) -> Option<String> {
+        let asked = match (&seen.store, &seen.catalog) {
+            _ if self.deposed().is_some() => Ok(()),
+            (Ok(_), _) => self.etcd.verify().await,
+            (_, Ok(_)) => self.consul.verify().await,
+            _ => Ok(()),
+        };
+        match asked {
+            Err(restored @ FenceError::Restored) => Some(restored.to_string()),
+            _ => self.deposed(),
+        }
     }
 }
 
@@ -117,9 +133,22 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
         }
     }
     let mut seen = observe::observe(context, &resource).await;
-    let judged = validate::validate(&seen, &context.settings.allowed);
+    let judged = judge(context, &mut seen).await;
     let desired = desired::desired(&context.settings.cluster, &seen, &judged);
     let plan = plan::plan(&context.settings.cluster, &seen, &desired, Direction::Converge);
+    if !plan.effects.is_empty() && !context.memory.is_current(&resource).await {
+        // The watches may be behind, as at the start of a process: what they show next wakes us.
+        let behind = Done { next: Next::After(RESYNC), outcome: Outcome::retry, effects: 0 };
+        match context.cluster.standing(&resource).await {
+            Ok(Standing::AsShown) => context.memory.exists(&resource).await,
+            Ok(Standing::Edited) => return behind,
+            Ok(Standing::Gone) => {
+                context.memory.forget(&resource).await;
+                return Done { next: Next::OnChange, outcome: Outcome::cleaned, effects: 0 };
+            }
+            Err(error) => return trouble(context, &resource, &error).await,
+        }
+    }
     let applied = apply::apply(context, &seen, plan).await;
     // Effects take their time, and a backend's silence takes more: what is told is told of the newest reports.
     seen.reports = context.etcd.store.reports(&seen.ident);
@@ -128,7 +157,7 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
     let wanted = judged.as_ref().ok().map(|valid| valid.policy.hash.as_str());
     let told = match arriving(context, &resource, &status, wanted, start).await {
         Some(wait) => Ok(Some(wait)),
-        None => tell(context, &resource, &status).await,
+        None => tell(context, &seen, &resource, &status).await,
     };
     let (outcome, wait) = match (&told, applied.is_transient()) {
         (Err(_), _) => (Outcome::retry, context.memory.failed(&resource).await),
@@ -144,6 +173,18 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
         }
     };
     Done { next: Next::After(wait), outcome, effects: applied.done() }
+}
+
+/// Judges, and takes what an accepted resource asks for: between the look at the others and this, a pass beside
+/// this one may have taken it.
+async fn judge(context: &Context, seen: &mut Snapshot) -> Result<Valid, Refusal> {
+    loop {
+        let judged = validate::validate(seen, &context.settings.allowed);
+        if judged.is_err() || context.memory.take(&seen.resource, &context.cluster.uids()).await {
+            return judged;
+        }
+        seen.lost = observe::lost(context, &seen.resource).await;
+    }
 }
 
 /// Is our finalizer on it?
@@ -188,14 +229,13 @@ async fn arriving(
 /// Writes the status and its Events, if it changed; some wait, if it was written too recently.
 async fn tell(
     context: &Context,
+    seen: &Snapshot,
     resource: &ResilientService,
     status: &ResilientServiceStatus,
 ) -> Result<Option<Duration>, Unavailable> {
     if resource.status.as_ref() == Some(status) {
+        context.memory.holds(resource, status).await;
         return Ok(None);
-    }
-    if let Some(why) = context.deposed() {
-        return Err(Unavailable(why));
     }
     // What is held must be known at once: others decide by it.
     let held = |status: &ResilientServiceStatus| status.claims.clone();
@@ -203,12 +243,16 @@ async fn tell(
     if !urgent && let Some(wait) = context.memory.status_wait(resource).await {
         return Ok(Some(wait));
     }
+    if let Some(why) = context.outdated(seen).await {
+        return Err(Unavailable(why));
+    }
     if let Err(error) = context.cluster.write_status(resource, status).await {
         tracing::warn!(resource = %model::ident(resource), %error, "the status could not be written; trying again");
         context.metrics.backend_error(Backend::Kubernetes);
         return Err(error);
     }
     context.memory.wrote(resource, status).await;
+    context.memory.holds(resource, status).await;
     for notice in status::notices(resource.status.as_ref(), status) {
         tracing::info!(
             resource = %model::ident(resource), condition = notice.action, reason = notice.reason, "{}", notice.message

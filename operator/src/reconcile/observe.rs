@@ -18,7 +18,7 @@ pub const ROUTES: [&str; 2] = ["plain", "tls"];
 /// What was seen.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The resource.
+    /// The resource, with what it holds as far as this process knows.
     pub resource: Arc<ResilientService>,
     /// Its namespace and name.
     pub ident: Ident,
@@ -70,8 +70,8 @@ pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Sna
         context.routes.read(&ident.namespace, &names),
     );
     // The caches are read after the backends, so that what is decided is decided on the newest endpoints.
-    let all = context.memory.newest_of(context.cluster.resources()).await;
-    let lost = claims::lost(resource, all.iter().map(Arc::as_ref));
+    let resource = context.memory.holding(resource.clone()).await;
+    let lost = lost(context, &resource).await;
     let service = context.cluster.service(&ident.namespace, &resource.spec.service.name);
     let endpoints =
         service.as_ref().map(|s| context.cluster.endpoints(&ident.namespace, s)).unwrap_or_default();
@@ -87,10 +87,16 @@ pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Sna
         catalog,
         store,
         routes,
-        resource: resource.clone(),
+        resource,
         ident,
         node,
     }
+}
+
+/// What it asks for or holds and another resource has by right, by the caches and what this process knows.
+pub async fn lost(context: &Context, resource: &ResilientService) -> Vec<Lost> {
+    let all = context.memory.all_holding(context.cluster.resources()).await;
+    claims::lost(resource, all.iter().map(Arc::as_ref))
 }
 
 fn sources(

@@ -1,7 +1,8 @@
 //! What has to be done: the difference between what should be and what is, in order, and no more. Pure.
 //!
 //! # Guarantees
-//! - Nothing that does not carry the mark of this resource and this cluster is in an effect.
+//! - Nothing that does not carry the mark of this cluster, and of this resource or of one of its name that is
+//!   gone, is in an effect.
 //! - Where what is seen is what should be, there is no effect.
 //! - Instances are registered before others are deregistered, and before routes are written; a removal goes
 //!   the other way round.
@@ -15,7 +16,7 @@ use serde_json::Value;
 use super::conditions::{Obstacle, reasons};
 use super::desired::Desired;
 use super::observe::Snapshot;
-use crate::model::Entry;
+use crate::model::{Entry, mark};
 use crate::ports::{CatalogOp, NodeView, Route, RouteError, StoreOp};
 
 /// The most operations in a Consul transaction, the fence not counted; Consul itself allows 64.
@@ -139,7 +140,8 @@ fn catalog(
         changes.add.insert(0, CatalogOp::EnsureNode);
     }
     let wanted: BTreeSet<&str> = goal.iter().map(|entry| entry.id.as_str()).collect();
-    let own = node.entries.values().filter(|entry| entry.is_of(cluster, &seen.uid));
+    let own = (node.entries.values())
+        .filter(|entry| entry.is_of(cluster, &seen.uid) || is_of_one_before(entry, cluster, seen));
     changes.remove = own
         .filter(|entry| !wanted.contains(entry.id.as_str()))
         .map(|e| CatalogOp::Deregister { id: e.id.clone(), name: e.name.clone() })
@@ -148,6 +150,13 @@ fn catalog(
         changes.remove.push(CatalogOp::ReapNode);
     }
     changes
+}
+
+/// Did another resource of this name register it, one that is gone? Its finalizer was taken off by hand.
+fn is_of_one_before(entry: &Entry, cluster: &str, seen: &Snapshot) -> bool {
+    let owner = entry.meta.get(mark::OWNER).filter(|owner| !seen.live.contains(*owner));
+    owner.is_some_and(|owner| *owner != seen.uid && entry.is_of(cluster, owner))
+        && entry.meta.get(mark::RESOURCE) == Some(&seen.ident.to_string())
 }
 
 /// Is our node empty after this?

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fusebox_policy::merge;
-use fusebox_policy::v1alpha1::{GatewaySpec, ResilientServiceSpec};
+use fusebox_policy::v1alpha1::{GatewaySpec, ResilientServiceSpec, TlsSpec};
 use fusebox_policy::wire::{MAX_POLICY_BYTES, PolicyDocument};
 
 use super::conditions::reasons;
@@ -114,6 +114,10 @@ fn routes(gateway: &GatewaySpec, wrong: &mut Vec<String>) {
             wrong
                 .push(format!("gateway.routes[{n}]: the same host and path as an earlier route: remove one"));
         }
+    }
+    let both = |tls: &TlsSpec| tls.secret_name.is_some() == tls.cert_resolver.is_some();
+    if gateway.tls.as_ref().is_some_and(both) {
+        wrong.push("gateway.tls: set exactly one of secretName and certResolver".to_owned());
     }
     let tls_entry = gateway.entry_points.as_ref().is_some_and(|entry| entry.tls.is_some());
     if tls_entry != gateway.tls.is_some() {

@@ -36,6 +36,16 @@ impl CatalogWorld {
         }
     }
 
+    /// The same for another process.
+    pub fn copy(&self, crash: &Arc<Crash>) -> Self {
+        Self {
+            epoch: self.epoch.copy(),
+            nodes: Mutex::new(self.state()),
+            refused: Mutex::new(self.refused.try_lock().unwrap().clone()),
+            ..Self::new(crash)
+        }
+    }
+
     /// All nodes.
     pub fn state(&self) -> BTreeMap<String, NodeView> {
         self.nodes.try_lock().unwrap().clone()
@@ -87,7 +97,7 @@ impl CatalogWorld {
 
 impl EpochStore for CatalogWorld {
     fn read_epoch(&self) -> Answer<'_, Result<Option<(Epoch, Fence)>, Unavailable>> {
-        Box::pin(async { self.faults.read().map(|()| self.epoch.read()) })
+        Box::pin(async { self.faults.read().await.map(|()| self.epoch.read()) })
     }
 
     fn swap_epoch<'a>(
@@ -95,14 +105,14 @@ impl EpochStore for CatalogWorld {
         expected: Option<Fence>,
         epoch: &'a Epoch,
     ) -> Answer<'a, Result<bool, Unavailable>> {
-        Box::pin(async move { self.faults.write(|| Ok(self.epoch.swap(expected, epoch))) })
+        Box::pin(async move { self.faults.write(|| Ok(self.epoch.swap(expected, epoch))).await })
     }
 }
 
 impl ConsulCatalog for CatalogWorld {
     fn node<'a>(&'a self, node: &'a str) -> Answer<'a, Result<NodeView, Unavailable>> {
         Box::pin(async move {
-            self.faults.read()?;
+            self.faults.read().await?;
             Ok(self.nodes.try_lock().unwrap().get(node).cloned().unwrap_or_default())
         })
     }
@@ -114,9 +124,13 @@ impl ConsulCatalog for CatalogWorld {
         ops: &'a [CatalogOp],
     ) -> Answer<'a, Result<(), TxnError>> {
         Box::pin(async move {
-            self.faults.write(|| {
-                if self.epoch.stands_at(fence) { self.run(node, ops) } else { Err(TxnError::Fenced) }
-            })
+            self.faults
+                .write(
+                    || {
+                        if self.epoch.stands_at(fence) { self.run(node, ops) } else { Err(TxnError::Fenced) }
+                    },
+                )
+                .await
         })
     }
 }

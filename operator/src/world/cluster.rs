@@ -12,8 +12,12 @@ use tokio::sync::Mutex;
 use super::{Crash, Faults};
 use crate::model::{self, Endpoint, ServiceView};
 use crate::ports::{
-    Answer, ClusterState, Finalizer, Notice, Owner, Route, RouteError, RouteStore, RouteView, Unavailable,
+    Answer, ClusterState, Finalizer, Notice, Owner, Route, RouteError, RouteStore, RouteView, Standing,
+    Unavailable,
 };
+
+type Resources = BTreeMap<Ident, ResilientService>;
+type Services = BTreeMap<Ident, (ServiceView, Vec<Endpoint>)>;
 
 /// Resources, Services, endpoints.
 #[derive(Debug)]
@@ -21,11 +25,22 @@ pub struct ClusterWorld {
     /// Its trouble.
     pub faults: Faults,
     /// By identity.
-    pub resources: Mutex<BTreeMap<Ident, ResilientService>>,
+    pub resources: Mutex<Resources>,
     /// By namespace and name, with their endpoints.
-    pub services: Mutex<BTreeMap<Ident, (ServiceView, Vec<Endpoint>)>>,
+    pub services: Mutex<Services>,
+    /// What the watches delivered, if that is not what there is.
+    pub cache: Mutex<Option<Cache>>,
     /// What was told, in order.
     pub notices: Mutex<Vec<Notice>>,
+}
+
+/// What the watches delivered.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// By identity.
+    pub resources: Resources,
+    /// By namespace and name, with their endpoints.
+    pub services: Services,
 }
 
 impl ClusterWorld {
@@ -35,8 +50,29 @@ impl ClusterWorld {
             faults: Faults::of(crash),
             resources: Mutex::default(),
             services: Mutex::default(),
+            cache: Mutex::default(),
             notices: Mutex::default(),
         }
+    }
+
+    /// The same for another process.
+    pub fn copy(&self, crash: &Arc<Crash>) -> Self {
+        let now = self.now();
+        let (resources, services) = (Mutex::new(now.resources), Mutex::new(now.services));
+        Self { resources, services, ..Self::new(crash) }
+    }
+
+    /// What there is.
+    pub fn now(&self) -> Cache {
+        Cache {
+            resources: self.resources.try_lock().unwrap().clone(),
+            services: self.services.try_lock().unwrap().clone(),
+        }
+    }
+
+    /// What the watches delivered.
+    pub fn shown(&self) -> Cache {
+        self.cache.try_lock().unwrap().clone().unwrap_or_else(|| self.now())
     }
 
     fn change(
@@ -59,22 +95,29 @@ impl ClusterWorld {
 
 impl ClusterState for ClusterWorld {
     fn resources(&self) -> Vec<Arc<ResilientService>> {
-        self.resources.try_lock().unwrap().values().cloned().map(Arc::new).collect()
+        self.shown().resources.into_values().map(Arc::new).collect()
     }
 
     fn uids(&self) -> BTreeSet<String> {
-        self.resources.try_lock().unwrap().values().filter_map(ResourceExt::uid).collect()
+        self.shown().resources.values().filter_map(ResourceExt::uid).collect()
     }
 
     fn service(&self, namespace: &str, name: &str) -> Option<ServiceView> {
-        let services = self.services.try_lock().unwrap();
-        services.get(&Ident::new(namespace, name)).map(|(service, _)| service.clone())
+        self.shown().services.remove(&Ident::new(namespace, name)).map(|(service, _)| service)
     }
 
     fn endpoints(&self, namespace: &str, service: &ServiceView) -> Vec<Endpoint> {
-        let services = self.services.try_lock().unwrap();
-        let found = services.get(&Ident::new(namespace, &service.name));
-        found.map(|(_, endpoints)| endpoints.clone()).unwrap_or_default()
+        let found = self.shown().services.remove(&Ident::new(namespace, &service.name));
+        found.map(|(_, endpoints)| endpoints).unwrap_or_default()
+    }
+
+    fn standing<'a>(&'a self, resource: &'a ResilientService) -> Answer<'a, Result<Standing, Unavailable>> {
+        Box::pin(async move {
+            self.faults.read().await?;
+            let all = self.resources.try_lock().unwrap();
+            let now = all.get(&model::ident(resource));
+            Ok(Standing::of(&resource.metadata, now.map(|now| &now.metadata)))
+        })
     }
 
     fn set_finalizer<'a>(
@@ -84,7 +127,7 @@ impl ClusterState for ClusterWorld {
     ) -> Answer<'a, Result<Finalizer, Unavailable>> {
         Box::pin(async move {
             // As the adapter: reads what is there, and writes only where that changes something.
-            self.faults.read()?;
+            self.faults.read().await?;
             let there = self.resources.try_lock().unwrap().get(&model::ident(resource)).cloned();
             let Some(there) = there.filter(|there| there.uid() == resource.uid()) else {
                 return Ok(Finalizer::Gone);
@@ -96,16 +139,14 @@ impl ClusterState for ClusterWorld {
             if present == set {
                 return Ok(Finalizer::Set);
             }
-            self.faults.write(|| {
-                self.change(resource, |there| {
-                    let finalizers = there.finalizers_mut();
-                    finalizers.retain(|f| f != FINALIZER);
-                    if present {
-                        finalizers.push(FINALIZER.to_owned());
-                    }
-                })
-                .map(|()| Finalizer::Set)
-            })
+            let change = |there: &mut ResilientService| {
+                let finalizers = there.finalizers_mut();
+                finalizers.retain(|f| f != FINALIZER);
+                if present {
+                    finalizers.push(FINALIZER.to_owned());
+                }
+            };
+            self.faults.write(|| self.change(resource, change).map(|()| Finalizer::Set)).await
         })
     }
 
@@ -115,7 +156,7 @@ impl ClusterState for ClusterWorld {
         status: &'a ResilientServiceStatus,
     ) -> Answer<'a, Result<(), Unavailable>> {
         Box::pin(async move {
-            self.faults.write(|| self.change(resource, |there| there.status = Some(status.clone())))
+            self.faults.write(|| self.change(resource, |there| there.status = Some(status.clone()))).await
         })
     }
 
@@ -141,6 +182,12 @@ impl RouteWorld {
         Self { faults: Faults::of(crash), objects: Mutex::default(), crds_missing: AtomicBool::default() }
     }
 
+    /// The same for another process.
+    pub fn copy(&self, crash: &Arc<Crash>) -> Self {
+        let crds_missing = AtomicBool::new(self.crds_missing.load(SeqCst));
+        Self { faults: Faults::of(crash), objects: Mutex::new(self.state()), crds_missing }
+    }
+
     /// All objects.
     pub fn state(&self) -> BTreeMap<Ident, RouteView> {
         self.objects.try_lock().unwrap().clone()
@@ -154,7 +201,7 @@ impl RouteStore for RouteWorld {
         names: &'a [String],
     ) -> Answer<'a, Result<BTreeMap<String, RouteView>, RouteError>> {
         Box::pin(async move {
-            self.faults.read()?;
+            self.faults.read().await?;
             if self.crds_missing.load(SeqCst) {
                 return Err(RouteError::CrdsMissing);
             }
@@ -166,23 +213,33 @@ impl RouteStore for RouteWorld {
         })
     }
 
+    // As the adapter: what does not belong to `owner` is neither written nor removed.
     fn apply<'a>(&'a self, owner: &'a Owner, route: &'a Route) -> Answer<'a, Result<(), RouteError>> {
         Box::pin(async move {
-            self.faults.write(|| {
-                let view = RouteView { owner: Some(owner.uid.clone()), spec: route.spec.clone() };
+            let write = || {
+                let mut objects = self.objects.try_lock().unwrap();
                 let at = Ident::new(&owner.ident.namespace, &route.name);
-                self.objects.try_lock().unwrap().insert(at, view);
+                if objects.get(&at).is_some_and(|there| there.owner.as_ref() != Some(&owner.uid)) {
+                    return Err(RouteError::Refused("belongs to somebody else".into()));
+                }
+                objects.insert(at, RouteView { owner: Some(owner.uid.clone()), spec: route.spec.clone() });
                 Ok(())
-            })
+            };
+            self.faults.write(write).await
         })
     }
 
     fn delete<'a>(&'a self, owner: &'a Owner, name: &'a str) -> Answer<'a, Result<(), RouteError>> {
         Box::pin(async move {
-            self.faults.write(|| {
-                self.objects.try_lock().unwrap().remove(&Ident::new(&owner.ident.namespace, name));
+            let write = || {
+                let mut objects = self.objects.try_lock().unwrap();
+                let at = Ident::new(&owner.ident.namespace, name);
+                if objects.get(&at).is_some_and(|there| there.owner.as_ref() == Some(&owner.uid)) {
+                    objects.remove(&at);
+                }
                 Ok(())
-            })
+            };
+            self.faults.write(write).await
         })
     }
 }

@@ -15,6 +15,11 @@ pub struct EpochWorld {
 }
 
 impl EpochWorld {
+    /// The same for another process.
+    pub fn copy(&self) -> Self {
+        Self { state: Mutex::new(self.state.try_lock().unwrap().clone()), lose: AtomicBool::default() }
+    }
+
     /// What is there.
     pub fn epoch(&self) -> Option<Epoch> {
         self.state.try_lock().unwrap().1.clone().map(|(epoch, _)| epoch)

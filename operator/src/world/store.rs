@@ -38,6 +38,17 @@ impl StoreWorld {
         }
     }
 
+    /// The same for another process.
+    pub fn copy(&self, crash: &Arc<Crash>) -> Self {
+        Self {
+            faults: Faults::of(crash),
+            epoch: self.epoch.copy(),
+            keys: Mutex::new(self.state()),
+            reports: Mutex::new(self.reports.try_lock().unwrap().clone()),
+            schema: self.schema.clone(),
+        }
+    }
+
     /// All keys.
     pub fn state(&self) -> BTreeMap<String, String> {
         self.keys.try_lock().unwrap().clone()
@@ -52,7 +63,7 @@ impl StoreWorld {
                 StoreOp::Claim(key, _) => {
                     !keys.contains_key(key) && !keys.contains_key(&Keys::raw_claim(key))
                 }
-                StoreOp::TakeOver(key, _, from) => {
+                StoreOp::TakeOver(key, _, from) | StoreOp::Reap(key, from) => {
                     keys.get(&Keys::raw_claim(key)) == Some(&serde_json::to_string(from).unwrap())
                 }
                 StoreOp::PutRaw(key, _) | StoreOp::Release(key) => {
@@ -77,7 +88,7 @@ impl StoreWorld {
                     keys.insert(key.clone(), value.clone());
                     keys.insert(Keys::raw_claim(key), mine.clone());
                 }
-                StoreOp::Release(key) => {
+                StoreOp::Release(key) | StoreOp::Reap(key, _) => {
                     keys.remove(key);
                     keys.remove(&Keys::raw_claim(key));
                 }
@@ -89,7 +100,7 @@ impl StoreWorld {
 
 impl EpochStore for StoreWorld {
     fn read_epoch(&self) -> Answer<'_, Result<Option<(Epoch, Fence)>, Unavailable>> {
-        Box::pin(async { self.faults.read().map(|()| self.epoch.read()) })
+        Box::pin(async { self.faults.read().await.map(|()| self.epoch.read()) })
     }
 
     fn swap_epoch<'a>(
@@ -97,14 +108,14 @@ impl EpochStore for StoreWorld {
         expected: Option<Fence>,
         epoch: &'a Epoch,
     ) -> Answer<'a, Result<bool, Unavailable>> {
-        Box::pin(async move { self.faults.write(|| Ok(self.epoch.swap(expected, epoch))) })
+        Box::pin(async move { self.faults.write(|| Ok(self.epoch.swap(expected, epoch))).await })
     }
 }
 
 impl PolicyStore for StoreWorld {
     fn read<'a>(&'a self, of: &'a Ident, wanted: Vec<String>) -> Answer<'a, Result<StoreView, Unavailable>> {
         Box::pin(async move {
-            self.faults.read()?;
+            self.faults.read().await?;
             let keys = self.keys.try_lock().unwrap();
             let get = |key: &str| keys.get(key).cloned();
             let held: Vec<String> = get(&self.schema.raw(of))
@@ -132,14 +143,18 @@ impl PolicyStore for StoreWorld {
         ops: &'a [StoreOp],
     ) -> Answer<'a, Result<(), TxnError>> {
         Box::pin(async move {
-            self.faults.write(|| {
-                if self.epoch.stands_at(fence) { self.run(claim, ops) } else { Err(TxnError::Fenced) }
-            })
+            self.faults
+                .write(
+                    || {
+                        if self.epoch.stands_at(fence) { self.run(claim, ops) } else { Err(TxnError::Fenced) }
+                    },
+                )
+                .await
         })
     }
 
     fn reports(&self, of: &Ident) -> Option<Reported> {
-        self.faults.read().ok()?;
+        self.faults.up().ok()?;
         Some(self.reports.try_lock().unwrap().get(of).cloned().unwrap_or_default())
     }
 }

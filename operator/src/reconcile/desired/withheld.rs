@@ -40,14 +40,19 @@ pub fn withheld(cluster: &str, seen: &Snapshot, refusal: &Refusal) -> Desired {
     } else {
         "the routes of an earlier generation, if any, stay"
     };
+    let document = |json: &String| PolicyDocument::from_json(json.as_bytes()).ok();
     let store = seen.store.as_ref().ok().map(|view| {
+        let policy = view.policy.as_ref().and_then(document);
+        // Of another of this name, before: its policy is not this one's.
+        if policy.as_ref().is_some_and(|policy| policy.uid != seen.uid) {
+            return Published::default();
+        }
         let taken = |key: &str| {
             refusal.lost.iter().any(|lost| matches!(&lost.claim, Claim::RawKey(held) if held == key))
         };
         let kept = view.held.iter().filter(|key| !taken(key));
         let raw = kept.filter_map(|key| Some((key.clone(), view.raw.get(key)?.value.clone()?))).collect();
         // The policy that stays is shared by the instances that there are, like the entries in Consul.
-        let policy = view.policy.as_ref().and_then(|json| PolicyDocument::from_json(json.as_bytes()).ok());
         let instances = seen.sources.values().next().unwrap_or(&seen.endpoints);
         let fleet = policy.and_then(|policy| super::fleet(&policy, instances));
         Published { policy: view.policy.clone(), config: view.config.clone(), fleet, raw }

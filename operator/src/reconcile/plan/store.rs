@@ -133,9 +133,14 @@ fn raw<'a>(
         }
         raw.held.insert(key);
     }
-    raw.release = (there.held.iter())
-        .filter(|key| !goal.raw.contains_key(*key) && matches!(whose(key), Whose::Ours))
-        .map(|key| StoreOp::Release(key.clone()))
+    let gone = there.held.iter().filter(|key| !goal.raw.contains_key(*key));
+    raw.release = gone
+        .filter_map(|key| match whose(key) {
+            Whose::Ours => Some(StoreOp::Release(key.clone())),
+            // Of another of this name, before.
+            Whose::Dead(claim) => Some(StoreOp::Reap(key.clone(), claim.clone())),
+            Whose::Anothers | Whose::Nobodys => None,
+        })
         .collect();
     raw
 }

@@ -1,98 +1,107 @@
-//! One crash after every write of every operation, its answer heard or not: the next process ends where an
-//! undisturbed one does.
+//! Crashes at every write, alone and in pairs, the second one in the recovery from the first: the next process
+//! ends where an undisturbed one does.
 
-use std::collections::BTreeMap;
+use super::scene::Scene;
+use super::workloads::{State, WORKLOADS, Workload, fresh, prepared};
 
-use fusebox_policy::keys::Ident;
-
-use super::scene::{FULL, Scene, user};
-use crate::ports::{NodeView, RouteView};
-
-type State = (BTreeMap<String, NodeView>, BTreeMap<String, String>, BTreeMap<Ident, RouteView>);
-
-fn state(scene: &Scene) -> State {
-    (scene.catalog.state(), scene.store.state(), scene.routes.state())
+/// The cluster before a workload, and what an undisturbed process makes of it.
+async fn undisturbed(workload: &Workload) -> (Scene, State) {
+    let base = prepared(workload).await;
+    let scene = base.copy();
+    (workload.then)(&scene);
+    scene.settle_all().await;
+    let wanted = State::of(&scene);
+    fresh(&scene).await.must_be(&wanted, workload.name);
+    assert!(scene.foreign_is_untouched() && scene.is_silent().await, "{}", workload.name);
+    (base, wanted)
 }
 
-const EDITED: &str = "
-service: { name: user-service, port: http }
-inbound: { rateLimit: { requestsPerSecond: 90, scope: Service } }
-outbound: { timeout: 200ms }
-consul: { serviceName: people.service }
-gateway: { routes: [{ host: people.example.com }] }
-config: { etcdKeys: { service.user.limit: '5' } }
-";
-
-struct Act {
-    name: &'static str,
-    before: fn(&Scene),
-    then: fn(&Scene),
-}
-
-const ACTS: [Act; 6] = [
-    Act { name: "create", before: |_| {}, then: |scene| scene.put(&user(), FULL) },
-    Act {
-        name: "edit",
-        before: |scene| scene.put(&user(), FULL),
-        then: |scene| {
-            scene.put(&user(), EDITED);
-            scene.scale(&[("b", true), ("c", false)]);
-        },
-    },
-    Act {
-        name: "lose the service",
-        before: |scene| scene.put(&user(), FULL),
-        then: |scene| scene.scale(&[]),
-    },
-    Act {
-        name: "share a rate no more",
-        before: |scene| scene.put(&user(), EDITED),
-        then: |scene| scene.put(&user(), FULL),
-    },
-    Act {
-        name: "delete with a shared rate",
-        before: |scene| scene.put(&user(), EDITED),
-        then: |scene| scene.delete(&user()),
-    },
-    Act { name: "delete", before: |scene| scene.put(&user(), FULL), then: |scene| scene.delete(&user()) },
-];
-
-async fn set(act: &Act) -> Scene {
-    let scene = Scene::new();
-    scene.foreign();
-    scene.scale(&[("a", true), ("b", true)]);
-    (act.before)(&scene);
-    scene.settle(&user()).await;
-    (act.then)(&scene);
-    scene
+async fn recovers(scene: &mut Scene, wanted: &State, what: &str) {
+    assert!(scene.foreign_is_untouched(), "{what}");
+    scene.restart();
+    scene.settle_all().await;
+    State::of(scene).must_be(wanted, what);
+    assert!(scene.foreign_is_untouched() && scene.is_silent().await, "{what}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_a_crash_anywhere_the_next_process_ends_where_an_undisturbed_one_does() {
-    for act in &ACTS {
-        let undisturbed = set(act).await;
-        undisturbed.settle(&user()).await;
-        let wanted = state(&undisturbed);
-        let mut crashes = 0;
+    let mut crashes = 0;
+    for workload in WORKLOADS {
+        let (base, wanted) = undisturbed(workload).await;
+        let first = crashes;
         for n in 0.. {
             let mut happened = false;
             for answered in [true, false] {
-                let mut scene = set(act).await;
+                let mut scene = base.copy();
+                (workload.then)(&scene);
                 scene.crash.after(n, answered);
-                scene.settle(&user()).await;
-                happened |= scene.crash.happened();
-                scene.restart();
-                scene.settle(&user()).await;
-                assert_eq!(state(&scene), wanted, "{} after write {n}, answered: {answered}", act.name);
-                let writes = scene.crash.writes();
-                scene.pass(&user()).await;
-                assert_eq!(scene.crash.writes(), writes, "{}: silent after write {n}", act.name);
-                crashes += 1;
+                scene.settle_all().await;
+                if scene.crash.happened() {
+                    happened = true;
+                    crashes += 1;
+                    let what = format!("{} after write {n}, answered: {answered}", workload.name);
+                    recovers(&mut scene, &wanted, &what).await;
+                }
             }
             if !happened {
                 break;
             }
         }
-        assert!(crashes > 4, "{} has writes to crash after", act.name);
+        assert!(crashes - first >= 4, "{} has writes to crash after", workload.name);
     }
+    println!("crashes: {crashes} of {} workloads", WORKLOADS.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_any_two_crashes_too() {
+    let mut pairs = 0;
+    let answers = [true, false];
+    for workload in WORKLOADS {
+        let (base, wanted) = undisturbed(workload).await;
+        for (n, answered) in (0..).flat_map(|n| answers.iter().map(move |answered| (n, *answered))) {
+            let mut left = base.copy();
+            (workload.then)(&left);
+            left.crash.after(n, answered);
+            left.settle_all().await;
+            if !left.crash.happened() {
+                break;
+            }
+            left.restart();
+            for (m, again) in (0..).flat_map(|m| answers.iter().map(move |answered| (m, *answered))) {
+                let mut scene = left.copy();
+                scene.crash.after(m, again);
+                scene.settle_all().await;
+                if !scene.crash.happened() {
+                    break;
+                }
+                pairs += 1;
+                let what = format!("{} after writes {n} {answered} and {m} {again}", workload.name);
+                recovers(&mut scene, &wanted, &what).await;
+            }
+        }
+    }
+    assert!(pairs > 1000, "{pairs}");
+    println!("pairs of crashes: {pairs}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_lost_changes_nothing() {
+    let mut lost = 0;
+    for workload in WORKLOADS {
+        let (base, wanted) = undisturbed(workload).await;
+        for n in 1.. {
+            let scene = base.copy();
+            (workload.then)(&scene);
+            scene.crash.lose_answer(n);
+            scene.settle_all().await;
+            if !scene.crash.lost_answer() {
+                break;
+            }
+            lost += 1;
+            State::of(&scene).must_be(&wanted, &format!("{}: the answer to write {n}", workload.name));
+            assert!(scene.foreign_is_untouched() && scene.is_silent().await, "{} {n}", workload.name);
+        }
+    }
+    println!("lost answers: {lost}");
 }

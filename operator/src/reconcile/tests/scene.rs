@@ -93,6 +93,23 @@ impl Scene {
         std::mem::replace(&mut self.context, new)
     }
 
+    /// The same cluster at the same time, in another world; its process is still the writer.
+    pub fn copy(&self) -> Self {
+        let crash = Arc::new(Crash::default());
+        let catalog = Arc::new(self.catalog.copy(&crash));
+        let store = Arc::new(self.store.copy(&crash));
+        let routes = Arc::new(self.routes.copy(&crash));
+        let cluster = Arc::new(self.cluster.copy(&crash));
+        let (context, signals) = context(&catalog, &store, &routes, &cluster, self.starts);
+        let clock = AtomicI64::new(self.clock.load(SeqCst));
+        Self { crash, catalog, store, routes, cluster, context, signals, starts: self.starts, clock }
+    }
+
+    /// Another process of the same operator, which has not written anything yet.
+    pub fn process(&self, start: u32) -> (Context, Arc<Signals>) {
+        context(&self.catalog, &self.store, &self.routes, &self.cluster, start)
+    }
+
     pub fn service(&self, name: &str) {
         let port = |name: &str, number| ServicePort { name: name.into(), number, app_protocol: None };
         let ports = vec![port("grpc", 50051), port("http", 80)];
@@ -102,6 +119,11 @@ impl Scene {
 
     /// The instances of user-service: name and readiness.
     pub fn scale(&self, instances: &[(&str, bool)]) {
+        self.scale_of("user-service", instances);
+    }
+
+    /// The instances of a Service: name and readiness.
+    pub fn scale_of(&self, service: &str, instances: &[(&str, bool)]) {
         let endpoints = instances.iter().enumerate().map(|(n, (name, ready))| Endpoint {
             instance: format!("uid-{name}"),
             display: (*name).to_owned(),
@@ -110,7 +132,7 @@ impl Scene {
             ready: *ready,
         });
         let mut services = self.cluster.services.try_lock().unwrap();
-        services.get_mut(&Ident::new("shop", "user-service")).unwrap().1 = endpoints.collect();
+        services.get_mut(&Ident::new("shop", service)).unwrap().1 = endpoints.collect();
     }
 
     /// Creates or edits a resource; a second later than the ones before.
@@ -148,12 +170,21 @@ impl Scene {
         self.cluster.resources.try_lock().unwrap().get(of).cloned()
     }
 
+    /// What the watches show of a resource.
+    pub fn shown(&self, of: &Ident) -> Option<Arc<ResilientService>> {
+        self.cluster.shown().resources.remove(of).map(Arc::new)
+    }
+
+    /// A minute later.
+    pub async fn later(&self) -> Timestamp {
+        tokio::time::advance(std::time::Duration::from_mins(1)).await;
+        Timestamp::from_second(self.clock.fetch_add(60, SeqCst)).unwrap()
+    }
+
     /// One pass, a minute after the one before.
     pub async fn pass(&self, of: &Ident) -> Option<Done> {
-        tokio::time::advance(std::time::Duration::from_mins(1)).await;
-        let resource = Arc::new(self.get(of)?);
-        let now = Timestamp::from_second(self.clock.fetch_add(60, SeqCst)).unwrap();
-        Some(reconcile(&self.context, &resource, now).await)
+        let now = self.later().await;
+        Some(reconcile(&self.context, &self.shown(of)?, now).await)
     }
 
     /// Passes until nothing is done any more.
