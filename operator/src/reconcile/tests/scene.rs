@@ -100,14 +100,15 @@ impl Scene {
         let store = Arc::new(self.store.copy(&crash));
         let routes = Arc::new(self.routes.copy(&crash));
         let cluster = Arc::new(self.cluster.copy(&crash));
-        let (context, signals) = context(&catalog, &store, &routes, &cluster, self.starts);
+        let tenure = Arc::default();
+        let (context, signals) = context(&catalog, &store, &routes, &cluster, &tenure, self.starts);
         let clock = AtomicI64::new(self.clock.load(SeqCst));
-        Self { crash, catalog, store, routes, cluster, context, signals, starts: self.starts, clock }
+        Self { crash, catalog, store, routes, cluster, context, signals, tenure, starts: self.starts, clock }
     }
 
     /// Another process of the same operator, which has not written anything yet.
     pub fn process(&self, start: u32) -> (Context, Arc<Signals>) {
-        context(&self.catalog, &self.store, &self.routes, &self.cluster, start)
+        context(&self.catalog, &self.store, &self.routes, &self.cluster, &Arc::default(), start)
     }
 
     pub fn service(&self, name: &str) {
