@@ -29,6 +29,7 @@ use crate::metrics::{Metrics, Outcome};
 use crate::model;
 use crate::ports::{ConsulCatalog, EpochStore, PolicyStore};
 use crate::readiness::Readiness;
+use crate::reconcile::deletions::Deletions;
 use crate::reconcile::memory::Memory;
 use crate::reconcile::unreadable::{self, Unreadable};
 use crate::reconcile::{Context, Next, reconcile};
@@ -83,6 +84,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         routes: Arc::new(Traefik::new(client)),
         metrics,
         memory: Memory::default(),
+        deletions: Deletions::default(),
     });
     tokio::spawn(wake_on_reports(
         config.etcd.config(),

@@ -5,6 +5,7 @@
 mod access;
 mod admin;
 mod app;
+mod budget;
 mod claims;
 mod cli;
 mod config;

@@ -104,6 +104,8 @@ pub struct Metrics {
     instances: Family<ByState, Gauge>,
     enforced: Family<ByStatus, Gauge>,
     propagation: Histogram,
+    held: Family<ByBackend, Gauge>,
+    orphans: Family<ByBackend, Counter>,
 }
 
 impl Default for Metrics {
@@ -121,6 +123,8 @@ impl Default for Metrics {
             propagation: Histogram::new([
                 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 60.0, 300.0,
             ]),
+            held: Family::default(),
+            orphans: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -155,6 +159,16 @@ impl Default for Metrics {
             "From the first sight of a changed policy to the last ready instance's report that it runs it",
             Unit::Seconds,
             metrics.propagation.clone(),
+        );
+        registry.register(
+            "fusebox_deletions_held",
+            "Entries in Consul, or resources' keys in etcd, that seem to be gone and are more than may go at once",
+            metrics.held.clone(),
+        );
+        registry.register(
+            "fusebox_orphans_removed",
+            "Entries in Consul and keys in etcd that were removed since their resource is gone",
+            metrics.orphans.clone(),
         );
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("fusebox_build", "The version of this program", build);
@@ -195,6 +209,18 @@ impl Metrics {
     /// A changed policy came into force in every ready instance.
     pub fn propagated(&self, took: Duration) {
         self.propagation.observe(took.as_secs_f64());
+    }
+
+    /// So much may not be deleted yet.
+    pub fn held(&self, backend: Backend, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.held.get_or_create(&ByBackend { backend }).set(count);
+    }
+
+    /// What a resource that is gone had left was removed.
+    pub fn orphans_removed(&self, backend: Backend, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.orphans.get_or_create(&ByBackend { backend }).inc_by(count);
     }
 
     /// A resource is gone.
@@ -254,6 +280,8 @@ mod tests {
         };
         metrics.enforcement(&of, &status);
         metrics.propagated(Duration::from_millis(40));
+        metrics.held(Backend::Consul, 90);
+        metrics.orphans_removed(Backend::Etcd, 3);
         let text = metrics.encode();
         for line in [
             r#"fusebox_reconciles_total{result="converged"} 1"#,
@@ -264,6 +292,8 @@ mod tests {
             r#"fusebox_enforcement_status{namespace="shop",name="user",status="False"} 1"#,
             r#"fusebox_enforcement_status{namespace="shop",name="user",status="True"} 0"#,
             r#"fusebox_enforcement_propagation_seconds_bucket{le="0.05"} 1"#,
+            r#"fusebox_deletions_held{backend="Consul"} 90"#,
+            r#"fusebox_orphans_removed_total{backend="Etcd"} 3"#,
             "fusebox_build_info{version=",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");

@@ -7,6 +7,7 @@ pub mod apply;
 pub mod backoff;
 pub mod cleanup;
 pub mod conditions;
+pub mod deletions;
 pub mod desired;
 pub mod enforcement;
 pub mod holds;
@@ -33,6 +34,8 @@ use crate::metrics::{Backend, Metrics, Outcome};
 use crate::model;
 use crate::ports::{ClusterState, ConsulCatalog, Finalizer, PolicyStore, RouteStore, Unavailable};
 use conditions::{reasons, types};
+use deletions::Deletions;
+use desired::Desired;
 use memory::Memory;
 use plan::Direction;
 use validate::AllowedPrefixes;
@@ -48,6 +51,8 @@ pub struct Settings {
     pub cluster: String,
     /// Which raw etcd keys each namespace may use.
     pub allowed: AllowedPrefixes,
+    /// Are orphans removed however many they are?
+    pub remove_all_orphans: bool,
 }
 
 /// Everything a reconciliation works with.
@@ -66,11 +71,13 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// What is remembered of each resource between reconciliations.
     pub memory: Memory,
+    /// What may be deleted though nobody said so.
+    pub deletions: Deletions,
 }
 
 impl Context {
     /// Why this process is no longer the writer, if another took over.
-    fn deposed(&self) -> Option<String> {
+    pub fn deposed(&self) -> Option<String> {
         // The stores' fences share these signals.
         self.etcd.signals().deposed.borrow().clone()
     }
@@ -116,7 +123,8 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
     }
     let mut seen = observe::observe(context, &resource).await;
     let judged = validate::validate(&seen, &context.settings.allowed);
-    let desired = desired::desired(&context.settings.cluster, &seen, &judged);
+    let mut desired = desired::desired(&context.settings.cluster, &seen, &judged);
+    deletions::hold(context, &seen, &mut desired).await;
     let plan = plan::plan(&context.settings.cluster, &seen, &desired, Direction::Converge);
     let applied = apply::apply(context, &seen, plan).await;
     // Effects take their time, and a backend's silence takes more: what is told is told of the newest reports.
@@ -137,11 +145,16 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
         }
         (Ok(wait), false) => {
             context.memory.succeeded(&resource).await;
-            let blocked = judged.is_err() || applied.all().next().is_some();
+            let blocked = judged.is_err() || applied.all().next().is_some() || is_held(&desired);
             (if blocked { Outcome::blocked } else { Outcome::converged }, wait.unwrap_or(RESYNC))
         }
     };
     Done { next: Next::After(wait), outcome, effects: applied.done() }
+}
+
+/// Waits something of it for the budget of deletions?
+fn is_held(desired: &Desired) -> bool {
+    desired.catalog.blocked.as_ref().is_some_and(|why| why.reason == reasons::DELETIONS_HELD)
 }
 
 /// Is our finalizer on it?

@@ -1,6 +1,7 @@
 //! Scenarios over in-memory worlds: the whole pipeline but for the adapters.
 
 mod crashes;
+mod deletions;
 mod edits;
 mod fleet;
 mod scenarios;

@@ -13,6 +13,7 @@ use kube::ResourceExt;
 use crate::epoch::{Fenced, Signals};
 use crate::model::{Endpoint, Entry, ServicePort, ServiceView, mark, shard_node};
 use crate::ports::{NodeView, RouteView};
+use crate::reconcile::deletions::Deletions;
 use crate::reconcile::memory::Memory;
 use crate::reconcile::{Context, Done, Settings, reconcile};
 use crate::world::{CatalogWorld, ClusterWorld, Crash, RouteWorld, StoreWorld};
@@ -91,6 +92,17 @@ impl Scene {
 
     /// The instances of user-service: name and readiness.
     pub fn scale(&self, instances: &[(&str, bool)]) {
+        self.scale_of("user-service", instances);
+    }
+
+    /// So many ready instances of a Service.
+    pub fn many(&self, service: &str, range: std::ops::Range<usize>) {
+        let names: Vec<String> = range.map(|n| format!("{service}-{n:03}")).collect();
+        self.scale_of(service, &names.iter().map(|name| (name.as_str(), true)).collect::<Vec<_>>());
+    }
+
+    /// The instances of a Service.
+    pub fn scale_of(&self, service: &str, instances: &[(&str, bool)]) {
         let endpoints = instances.iter().enumerate().map(|(n, (name, ready))| Endpoint {
             instance: format!("uid-{name}"),
             display: (*name).to_owned(),
@@ -99,7 +111,7 @@ impl Scene {
             ready: *ready,
         });
         let mut services = self.cluster.services.try_lock().unwrap();
-        services.get_mut(&Ident::new("shop", "user-service")).unwrap().1 = endpoints.collect();
+        services.get_mut(&Ident::new("shop", service)).unwrap().1 = endpoints.collect();
     }
 
     /// Creates or edits a resource; a second later than the ones before.
@@ -139,7 +151,12 @@ impl Scene {
 
     /// One pass, a minute after the one before.
     pub async fn pass(&self, of: &Ident) -> Option<Done> {
-        tokio::time::advance(std::time::Duration::from_mins(1)).await;
+        self.pass_after(60, of).await
+    }
+
+    /// One pass, so many seconds after the one before.
+    pub async fn pass_after(&self, seconds: u64, of: &Ident) -> Option<Done> {
+        tokio::time::advance(std::time::Duration::from_secs(seconds)).await;
         let resource = Arc::new(self.get(of)?);
         let now = Timestamp::from_second(self.clock.fetch_add(60, SeqCst)).unwrap();
         Some(reconcile(&self.context, &resource, now).await)
@@ -266,6 +283,7 @@ fn context(
         settings: Settings {
             cluster: CLUSTER.into(),
             allowed: [("shop".to_owned(), vec!["service.user.".to_owned()])].into(),
+            remove_all_orphans: false,
         },
         cluster: cluster.clone(),
         consul: Fenced::new(catalog.clone(), "Consul", &me, signals.clone()),
@@ -273,6 +291,7 @@ fn context(
         routes: routes.clone(),
         metrics: Arc::default(),
         memory: Memory::default(),
+        deletions: Deletions::default(),
     };
     (context, signals)
 }
