@@ -20,8 +20,10 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use crate::admin;
 use crate::config::{Config, LogArgs};
 use crate::consul::{Consul, Http};
+use crate::drift;
 use crate::epoch::{Fenced, Signals};
-use crate::etcd::{Changed, Etcd, Reports};
+use crate::etcd::{Changed, Etcd, Reports, follow_drift};
+use crate::kubernetes::routes;
 use crate::kubernetes::traefik::Traefik;
 use crate::kubernetes::watch::{Wake, start, wake_all};
 use crate::kubernetes::{Cluster, Guarded, Stores};
@@ -33,6 +35,7 @@ use crate::reconcile::deletions::Deletions;
 use crate::reconcile::memory::Memory;
 use crate::reconcile::unreadable::{self, Unreadable};
 use crate::reconcile::{Context, Next, reconcile};
+use crate::sweep;
 
 /// How many resources are reconciled at once.
 const CONCURRENCY: u16 = 32;
@@ -72,9 +75,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (wake, woken) = mpsc::unbounded_channel();
     let stores = start(&client, &wake);
     let reports = Reports::default();
-    let consul: Arc<dyn ConsulCatalog> = Arc::new(Consul::new(Http::new(&config.consul())?, &config.cluster));
-    let prefixes = settings.allowed.values().flatten().cloned().collect();
-    let etcd = Etcd::new(config.etcd.config(), &config.cluster, prefixes, reports.clone());
+    let consul = Arc::new(Consul::new(Http::new(&config.consul())?, &config.cluster));
+    let prefixes: Vec<String> = settings.allowed.values().flatten().cloned().collect();
+    let etcd = Etcd::new(config.etcd.config(), &config.cluster, prefixes.clone(), reports.clone());
+    let (drifted, drifts) = mpsc::unbounded_channel();
+    tokio::spawn(drift::wake(drifts, wake.clone(), stores.resources.clone()));
+    tokio::spawn(consul.clone().follow_drift(drifted.clone()));
+    tokio::spawn(routes::follow_drift(client.clone(), drifted.clone()));
+    let (link, keys, intents) = (config.etcd.config(), Keys::new(&config.cluster), etcd.intents());
+    tokio::spawn(follow_drift(link, keys, prefixes, intents, drifted));
+    let consul: Arc<dyn ConsulCatalog> = consul;
     let etcd: Arc<dyn PolicyStore> = Arc::new(etcd);
     let context = Arc::new(Context {
         settings,
@@ -112,9 +122,7 @@ async fn work(
     let mut stopping = stop.clone();
     let ready = async {
         // Nothing is decided on half a picture: a missing Service must be missing, not just not seen yet.
-        stores.resources.wait_until_ready().await?;
-        stores.services.wait_until_ready().await?;
-        stores.slices.wait_until_ready().await?;
+        stores.first_lists().await?;
         readiness.reached(KINDS);
         let _ = tokio::join!(
             take_epoch(context.clone(), |context| &context.consul),
@@ -129,6 +137,8 @@ async fn work(
         _ = stopping.wait_for(|stop| *stop) => return Ok(()),
     }
     tracing::info!("ready");
+    let (sweeping, until) = (context.clone(), stop.clone());
+    tokio::spawn(async move { sweep::run(&sweeping, until).await });
     let mut until = stop.clone();
     let controller = Controller::for_stream(stream::pending(), stores.resources)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))

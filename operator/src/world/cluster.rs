@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use fusebox_policy::keys::Ident;
 use fusebox_policy::v1alpha1::{FINALIZER, ResilientService, ResilientServiceStatus};
@@ -22,6 +22,10 @@ pub struct ClusterWorld {
     pub faults: Faults,
     /// By identity.
     pub resources: Mutex<BTreeMap<Ident, ResilientService>>,
+    /// What the caches do not show yet.
+    pub unseen: Mutex<BTreeSet<Ident>>,
+    /// How often the API server was asked for all resources.
+    pub fresh_lists: AtomicUsize,
     /// By namespace and name, with their endpoints.
     pub services: Mutex<BTreeMap<Ident, (ServiceView, Vec<Endpoint>)>>,
     /// What was told, in order.
@@ -34,9 +38,18 @@ impl ClusterWorld {
         Self {
             faults: Faults::of(crash),
             resources: Mutex::default(),
+            unseen: Mutex::default(),
+            fresh_lists: AtomicUsize::new(0),
             services: Mutex::default(),
             notices: Mutex::default(),
         }
+    }
+
+    fn cached(&self) -> BTreeMap<Ident, ResilientService> {
+        let unseen = self.unseen.try_lock().unwrap();
+        let mut all = self.resources.try_lock().unwrap().clone();
+        all.retain(|of, _| !unseen.contains(of));
+        all
     }
 
     fn change(
@@ -59,11 +72,20 @@ impl ClusterWorld {
 
 impl ClusterState for ClusterWorld {
     fn resources(&self) -> Vec<Arc<ResilientService>> {
-        self.resources.try_lock().unwrap().values().cloned().map(Arc::new).collect()
+        self.cached().into_values().map(Arc::new).collect()
     }
 
     fn uids(&self) -> BTreeSet<String> {
-        self.resources.try_lock().unwrap().values().filter_map(ResourceExt::uid).collect()
+        self.cached().values().filter_map(ResourceExt::uid).collect()
+    }
+
+    fn fresh(&self) -> Answer<'_, Result<BTreeMap<Ident, String>, Unavailable>> {
+        Box::pin(async move {
+            self.faults.read()?;
+            self.fresh_lists.fetch_add(1, SeqCst);
+            let all = self.resources.try_lock().unwrap();
+            Ok(all.iter().filter_map(|(of, there)| Some((of.clone(), there.uid()?))).collect())
+        })
     }
 
     fn service(&self, namespace: &str, name: &str) -> Option<ServiceView> {

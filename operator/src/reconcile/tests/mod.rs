@@ -4,6 +4,7 @@ mod crashes;
 mod deletions;
 mod edits;
 mod fleet;
+mod orphans;
 mod scenarios;
 mod scene;
 mod statuses;
