@@ -21,10 +21,12 @@ use crate::admin;
 use crate::config::{Config, LogArgs};
 use crate::consul::{Consul, Http};
 use crate::deadman::Keeper;
+use crate::drift;
 use crate::epoch::{Fenced, Signals};
-use crate::etcd::{Changed, Etcd, Reports};
+use crate::etcd::{Changed, Etcd, Reports, follow_drift};
 use crate::kubernetes::herald::tell_of_dead_man;
 use crate::kubernetes::lease::KubeLease;
+use crate::kubernetes::routes;
 use crate::kubernetes::traefik::Traefik;
 use crate::kubernetes::watch::{Wake, start, wake_all};
 use crate::kubernetes::{Cluster, Guarded, Stores};
@@ -33,9 +35,11 @@ use crate::metrics::{Metrics, Outcome};
 use crate::model;
 use crate::ports::{ConsulCatalog, EpochStore, PolicyStore};
 use crate::readiness::Readiness;
+use crate::reconcile::deletions::Deletions;
 use crate::reconcile::memory::Memory;
 use crate::reconcile::unreadable::{self, Unreadable};
 use crate::reconcile::{Context, Next, reconcile};
+use crate::sweep;
 
 /// How many resources are reconciled at once.
 const CONCURRENCY: u16 = 32;
@@ -87,9 +91,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let keeper = Keeper::new(consul.clone(), metrics.dead_man.clone(), config.consul_dead_man_ttl);
     tokio::spawn(tell_of_dead_man(client.clone(), config.name.clone(), keeper.late()));
     tokio::spawn(keeper.run(leads));
+    let prefixes: Vec<String> = settings.allowed.values().flatten().cloned().collect();
+    let etcd = Etcd::new(config.etcd.config(), &config.cluster, prefixes.clone(), reports.clone());
+    let (drifted, drifts) = mpsc::unbounded_channel();
+    tokio::spawn(drift::wake(drifts, wake.clone(), stores.resources.clone()));
+    tokio::spawn(consul.clone().follow_drift(drifted.clone()));
+    tokio::spawn(routes::follow_drift(client.clone(), drifted.clone()));
+    let (link, keys, intents) = (config.etcd.config(), Keys::new(&config.cluster), etcd.intents());
+    tokio::spawn(follow_drift(link, keys, prefixes, intents, drifted));
     let consul: Arc<dyn ConsulCatalog> = consul;
-    let prefixes = settings.allowed.values().flatten().cloned().collect();
-    let etcd = Etcd::new(config.etcd.config(), &config.cluster, prefixes, reports.clone());
     let etcd: Arc<dyn PolicyStore> = Arc::new(etcd);
     let context = Arc::new(Context {
         settings,
@@ -99,6 +109,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         routes: Arc::new(Traefik::new(client)),
         metrics,
         memory: Memory::default(),
+        deletions: Deletions::default(),
     });
     tokio::spawn(wake_on_reports(
         config.etcd.config(),
@@ -133,9 +144,7 @@ async fn work(
     let mut stopping = stop.clone();
     let ready = async {
         // Nothing is decided on half a picture: a missing Service must be missing, not just not seen yet.
-        stores.resources.wait_until_ready().await?;
-        stores.services.wait_until_ready().await?;
-        stores.slices.wait_until_ready().await?;
+        stores.first_lists().await?;
         readiness.reached(KINDS);
         leadership.known().await;
         readiness.reached(LEASE);
@@ -160,6 +169,8 @@ async fn work(
     }
     tracing::info!("the work begins");
     wake_all(&wake, &stores.resources);
+    let (sweeping, until) = (context.clone(), stop.clone());
+    tokio::spawn(async move { sweep::run(&sweeping, until).await });
     let mut until = stop.clone();
     let controller = Controller::for_stream(stream::pending(), stores.resources)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))

@@ -5,21 +5,26 @@
 mod access;
 mod admin;
 mod app;
+mod budget;
 mod claims;
 mod cli;
 mod config;
 mod consul;
 mod deadman;
+mod drift;
 mod epoch;
 pub mod etcd;
 mod gate;
+mod intents;
 mod kubernetes;
 mod leader;
 mod metrics;
 pub mod model;
+mod pace;
 pub mod ports;
 mod readiness;
 pub mod reconcile;
+mod sweep;
 #[cfg(test)]
 #[allow(clippy::unwrap_in_result, reason = "a world that cannot be locked fails its test")]
 mod world;

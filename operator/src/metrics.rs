@@ -104,6 +104,8 @@ pub struct Metrics {
     instances: Family<ByState, Gauge>,
     enforced: Family<ByStatus, Gauge>,
     propagation: Histogram,
+    held: Family<ByBackend, Gauge>,
+    orphans: Family<ByBackend, Counter>,
     leader: Gauge,
     /// Those of the dead man.
     pub dead_man: DeadManMetrics,
@@ -168,6 +170,8 @@ impl Default for Metrics {
             ]),
             leader: Gauge::default(),
             dead_man: DeadManMetrics::default(),
+            held: Family::default(),
+            orphans: Family::default(),
             registry: Registry::default(),
         };
         metrics.dead_man.register(&mut registry);
@@ -208,6 +212,16 @@ impl Default for Metrics {
             "fusebox_leader",
             "1 in the replica that leads, 0 in a standby",
             metrics.leader.clone(),
+        );
+        registry.register(
+            "fusebox_deletions_held",
+            "Entries in Consul, or resources' keys in etcd, that seem to be gone and are more than may go at once",
+            metrics.held.clone(),
+        );
+        registry.register(
+            "fusebox_orphans_removed",
+            "Entries in Consul and keys in etcd that were removed since their resource is gone",
+            metrics.orphans.clone(),
         );
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("fusebox_build", "The version of this program", build);
@@ -253,6 +267,18 @@ impl Metrics {
     /// Does this replica lead?
     pub fn leads(&self, leads: bool) {
         self.leader.set(leads.into());
+    }
+
+    /// So much may not be deleted yet.
+    pub fn held(&self, backend: Backend, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.held.get_or_create(&ByBackend { backend }).set(count);
+    }
+
+    /// What a resource that is gone had left was removed.
+    pub fn orphans_removed(&self, backend: Backend, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.orphans.get_or_create(&ByBackend { backend }).inc_by(count);
     }
 
     /// A resource is gone.
@@ -315,6 +341,8 @@ mod tests {
         metrics.leads(true);
         metrics.dead_man.unrenewed.set(900);
         metrics.dead_man.rotations.inc();
+        metrics.held(Backend::Consul, 90);
+        metrics.orphans_removed(Backend::Etcd, 3);
         let text = metrics.encode();
         for line in [
             r#"fusebox_reconciles_total{result="converged"} 1"#,
@@ -328,6 +356,8 @@ mod tests {
             "fusebox_leader 1",
             "fusebox_dead_man_unrenewed_seconds 900",
             "fusebox_dead_man_rotations_total 1",
+            r#"fusebox_deletions_held{backend="Consul"} 90"#,
+            r#"fusebox_orphans_removed_total{backend="Etcd"} 3"#,
             "fusebox_build_info{version=",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");

@@ -26,10 +26,10 @@ pub fn shard_node(cluster: &str, of: &Ident) -> String {
     format!("fusebox-{cluster}-{}", u64::from_be_bytes(first) % SHARDS)
 }
 
-/// Is it the name of a catalog node that carries entries of this cluster?
+/// Is this the name of a node for entries of this cluster? However many shards there were when it was made.
 pub fn is_shard_node(cluster: &str, node: &str) -> bool {
-    let shard = node.strip_prefix("fusebox-").and_then(|rest| rest.strip_prefix(cluster)?.strip_prefix('-'));
-    shard.is_some_and(|shard| shard.parse::<u64>().is_ok())
+    let number = node.strip_prefix("fusebox-").and_then(|rest| rest.strip_prefix(cluster)?.strip_prefix('-'));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// A Service.
@@ -210,8 +210,19 @@ pub struct Entry {
 impl Entry {
     /// Did this resource, in this cluster, register it?
     pub fn is_of(&self, cluster: &str, uid: &str) -> bool {
-        self.meta.get(mark::CLUSTER).is_some_and(|c| c == cluster)
-            && self.meta.get(mark::OWNER).is_some_and(|o| o == uid)
+        self.owner(cluster) == Some(uid)
+    }
+
+    /// Did a resource of this cluster register it?
+    pub fn is_in(&self, cluster: &str) -> bool {
+        self.owner(cluster).is_some()
+    }
+
+    /// The UID of the resource that registered it, if it is one of this cluster.
+    pub fn owner(&self, cluster: &str) -> Option<&str> {
+        let ours = self.meta.get(mark::CLUSTER).is_some_and(|c| c == cluster);
+        let owner = self.meta.get(mark::OWNER).filter(|owner| ours && !owner.is_empty());
+        owner.map(String::as_str)
     }
 
     /// The instance it stands for.
@@ -307,5 +318,11 @@ ports: [{ name: grpc, port: 50051 }]
         let all: std::collections::BTreeSet<_> =
             (0..200).map(|n| shard_node("demo", &Ident::new("shop", format!("user-{n}")))).collect();
         assert_eq!(all.len(), usize::try_from(SHARDS).unwrap());
+        assert!(all.iter().all(|node| is_shard_node("demo", node) && !is_shard_node("dem", node)));
+        for node in
+            ["fusebox-demo-", "fusebox-demo-canary", "fusebox-demo-2-1", "fusebox-demo", "demo-1", "agent"]
+        {
+            assert!(!is_shard_node("demo", node), "{node}");
+        }
     }
 }

@@ -97,6 +97,9 @@ pub enum CatalogOp {
 
 /// Consul's catalog.
 pub trait ConsulCatalog: EpochStore {
+    /// The names of the nodes that carry this cluster's mark, read consistently.
+    fn nodes(&self) -> Answer<'_, Result<Vec<String>, Unavailable>>;
+
     /// A node and everything on it, read consistently.
     fn node<'a>(&'a self, node: &'a str) -> Answer<'a, Result<NodeView, Unavailable>>;
 
@@ -140,6 +143,8 @@ pub enum StoreOp {
     Put(String, String),
     /// Remove a key of ours.
     Delete(String),
+    /// Remove a key of ours that nobody wrote since it stood there.
+    DeleteAt(String, Fence),
     /// Create a raw key and its claim, if neither exists.
     Claim(String, String),
     /// Write a raw key that is claimed as given, and claim it for us.
@@ -156,10 +161,32 @@ impl StoreOp {
     /// How many operations of an etcd transaction it takes.
     pub fn weight(&self) -> usize {
         match self {
-            Self::Put(..) | Self::Delete(_) | Self::PutRaw(..) => 1,
+            Self::Put(..) | Self::Delete(_) | Self::DeleteAt(..) | Self::PutRaw(..) => 1,
             Self::Claim(..) | Self::TakeOver(..) | Self::Release(_) | Self::Reap(..) => 2,
         }
     }
+}
+
+/// A key that etcd holds for a resource, and where it stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// The resource.
+    pub of: Ident,
+    /// The key.
+    pub key: String,
+    /// When it was written last.
+    pub at: Fence,
+    /// The raw keys that it names, if it is the list of those.
+    pub holds: Vec<String>,
+}
+
+/// All that etcd holds of this cluster's resources, but for what instances report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Policies, config documents, fleets and lists of raw keys.
+    pub documents: Vec<Document>,
+    /// Raw keys and who claimed them, be it another cluster.
+    pub claims: Vec<(String, Claim)>,
 }
 
 /// What the instances of a resource report, by instance: a pod's UID, or an address.
@@ -183,6 +210,9 @@ pub trait PolicyStore: EpochStore {
         claim: &'a Claim,
         ops: &'a [StoreOp],
     ) -> Answer<'a, Result<(), TxnError>>;
+
+    /// What it holds of all resources, read consistently key by key. Of raw keys only those that may be declared.
+    fn inventory(&self) -> Answer<'_, Result<Inventory, Unavailable>>;
 
     /// What the instances of a resource report; None while reports cannot be read.
     fn reports(&self, of: &Ident) -> Option<Reported>;
@@ -297,6 +327,9 @@ pub trait ClusterState: Send + Sync {
 
     /// The UIDs of all resources, those that cannot be decoded among them.
     fn uids(&self) -> BTreeSet<String>;
+
+    /// The UIDs of all resources by name, not from the caches: read consistently from the API server, now.
+    fn fresh(&self) -> Answer<'_, Result<BTreeMap<Ident, String>, Unavailable>>;
 
     /// A Service.
     fn service(&self, namespace: &str, name: &str) -> Option<ServiceView>;

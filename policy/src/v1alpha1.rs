@@ -35,6 +35,9 @@ pub const GROUP: &str = "fusebox.dev";
 pub const FINALIZER: &str = "resilientservices.fusebox.dev/cleanup";
 /// Set it to `true` to give up a clean-up that cannot end; what stays is listed in an Event.
 pub const ABANDON_ANNOTATION: &str = "fusebox.dev/abandon-cleanup";
+/// Set it to `true` to let instances that vanished be deregistered, however many they are. It holds until it is taken
+/// off again.
+pub const PROCEED_ANNOTATION: &str = "fusebox.dev/proceed-with-deletions";
 
 /// How one Service fails, and where it is known.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]

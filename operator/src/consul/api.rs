@@ -31,6 +31,14 @@ pub struct Node {
     pub meta: Option<BTreeMap<String, String>>,
 }
 
+/// Of the list of all nodes.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ListedNode {
+    pub node: String,
+    pub meta: Option<BTreeMap<String, String>>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Service {

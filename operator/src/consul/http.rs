@@ -16,8 +16,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
+use tokio::time::timeout;
 
-use crate::gate::Gate;
+use crate::gate::{DEADLINE, Gate};
 use crate::ports::Unavailable;
 
 /// What RFC 3986 leaves unreserved.
@@ -28,6 +29,11 @@ const MAX_BODY: usize = 64 << 20;
 const MAX_SHOWN: usize = 300;
 /// Consul's word for a list that holds less than there is.
 const FILTERED: &str = "x-consul-results-filtered-by-acls";
+
+/// Where a list stands.
+const INDEX: &str = "x-consul-index";
+/// How long Consul may wait for a change before it answers all the same.
+const WAIT: Duration = Duration::from_mins(1);
 
 /// Where Consul is.
 #[derive(Clone, Debug, Default)]
@@ -97,14 +103,36 @@ impl Http {
             return Ok(None);
         }
         self.good(path, head.status.as_u16(), &body)?;
-        // Half a list is no list: what is left out would look as if it did not exist.
+        self.whole(path, &head)?;
+        parse(path, &body)
+    }
+
+    /// Half a list is no list: what is left out would look as if it did not exist.
+    fn whole(&self, path: &str, head: &Head) -> Result<(), Unavailable> {
         if head.headers.get(FILTERED).is_some_and(|filtered| filtered == "true") {
             let needs = &self.needs;
             return Err(Unavailable(format!(
                 "Consul left out of its answer to {path} what the ACL token may not read: {needs}"
             )));
         }
-        parse(path, &body)
+        Ok(())
+    }
+
+    /// The answer as JSON once it may be another than at `index`, or after a minute, and the index to ask for next.
+    pub async fn wait_for<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        index: u64,
+    ) -> Result<(u64, Option<T>), Unavailable> {
+        let asked = format!("{path}?index={index}&wait={}s", WAIT.as_secs());
+        // Consul adds up to a sixteenth, so that not all come back at once.
+        let patience = WAIT + WAIT / 16 + DEADLINE;
+        let answer = timeout(patience, self.send(Method::GET, &asked, Bytes::new())).await;
+        let (head, body) = answer.map_err(|_| Unavailable(format!("Consul gave no answer to {asked}")))??;
+        self.good(path, head.status.as_u16(), &body)?;
+        self.whole(path, &head)?;
+        let index = head.headers.get(INDEX).and_then(|index| index.to_str().ok()?.parse().ok());
+        Ok((index.unwrap_or_default(), parse(path, &body)?))
     }
 
     /// The answer's status and text.
@@ -130,6 +158,10 @@ impl Http {
     }
 
     async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<(Head, Bytes), Unavailable> {
+        self.gate.run(self.send(method, path, body)).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<(Head, Bytes), Unavailable> {
         let failed = |error: &dyn std::fmt::Display| Unavailable(format!("Consul at {}: {error}", self.base));
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(file) = &self.token_file {
@@ -142,14 +174,10 @@ impl Http {
             request = request.header("x-consul-token", token.trim());
         }
         let request = request.body(Full::new(body)).map_err(|error| failed(&error))?;
-        self.gate
-            .run(async {
-                let answer = self.client.request(request).await.map_err(|error| failed(&chain(&error)))?;
-                let (head, body) = answer.into_parts();
-                let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| failed(&error))?;
-                Ok((head, body.to_bytes()))
-            })
-            .await
+        let answer = self.client.request(request).await.map_err(|error| failed(&chain(&error)))?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| failed(&error))?;
+        Ok((head, body.to_bytes()))
     }
 }
 

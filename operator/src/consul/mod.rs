@@ -9,24 +9,26 @@
 //!   they stay as they were, until the [dead man](crate::deadman) turns their node critical.
 
 mod api;
+mod drift;
 mod http;
 mod sessions;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use fusebox_policy::wire::Epoch;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 pub use http::{ConsulConfig, Http};
 
+use crate::intents::Intents;
 use crate::model::mark;
 use crate::ports::{Answer, CatalogOp, ConsulCatalog, EpochStore, Fence, NodeView, TxnError, Unavailable};
-use api::{Check, KvPair, NodeServices, TxnErrors};
+use api::{Check, KvPair, ListedNode, NodeServices, TxnErrors};
 
 /// The adapter.
 pub struct Consul {
@@ -35,12 +37,22 @@ pub struct Consul {
     /// By node: was it removed by this process, so that somebody may still believe in it? Held during a
     /// transaction, so that a node is not removed while an entry is written to it.
     reaped: Mutex<HashMap<String, Arc<Mutex<bool>>>>,
+    /// The nodes that exist, as far as they were read or written.
+    there: watch::Sender<BTreeSet<String>>,
+    /// What each entry and check was last meant to be.
+    intents: Intents,
 }
 
 impl Consul {
     /// For one cluster's entries.
     pub fn new(http: Http, cluster: &str) -> Self {
-        Self { http: http.of_cluster(cluster), cluster: cluster.to_owned(), reaped: Mutex::default() }
+        Self {
+            http: http.of_cluster(cluster),
+            cluster: cluster.to_owned(),
+            reaped: Mutex::default(),
+            there: watch::Sender::default(),
+            intents: Intents::default(),
+        }
     }
 
     fn epoch_key(&self) -> String {
@@ -53,24 +65,34 @@ impl Consul {
         let checks = path("health/node");
         let (services, checks) =
             tokio::try_join!(self.http.get::<NodeServices>(&services), self.http.get::<Vec<Check>>(&checks))?;
+        let view = self.view(services, &states(checks.unwrap_or_default()));
+        self.exists(node, view.exists);
+        Ok(view)
+    }
+
+    /// A node as its services and the states of its checks say.
+    fn view(&self, services: Option<NodeServices>, checks: &BTreeMap<String, bool>) -> NodeView {
         let Some((node, services)) = services.and_then(|both| Some((both.node?, both.services))) else {
-            return Ok(NodeView::default());
+            return NodeView::default();
         };
         let meta = node.meta.unwrap_or_default();
-        let checks: BTreeMap<String, bool> = checks
-            .unwrap_or_default()
-            .into_iter()
-            .map(|check| (check.check_id, check.status == "passing"))
-            .collect();
         let entries = services.unwrap_or_default().into_iter().map(|service| {
-            let entry = service.into_entry(&checks);
+            let entry = service.into_entry(checks);
             (entry.id.clone(), entry)
         });
-        Ok(NodeView {
+        NodeView {
             exists: true,
             foreign: meta.get(mark::CLUSTER) != Some(&self.cluster),
             entries: entries.collect(),
-        })
+        }
+    }
+
+    fn exists(&self, node: &str, exists: bool) {
+        self.there.send_if_modified(
+            |all| {
+                if exists { all.insert(node.to_owned()) } else { all.remove(node) }
+            },
+        );
     }
 
     async fn reaped(&self, node: &str) -> Arc<Mutex<bool>> {
@@ -86,6 +108,14 @@ impl Consul {
         }
         if *reaped && ops.iter().any(|(_, op)| matches!(op, CatalogOp::Register(_))) {
             ops.insert(0, (0, &CatalogOp::EnsureNode));
+        }
+        for (_, op) in &ops {
+            match op {
+                CatalogOp::Register(entry) => drift::meant(&self.intents, entry),
+                CatalogOp::SetCheck { id, passing, .. } => drift::meant_check(&self.intents, id, *passing),
+                CatalogOp::Deregister { id, .. } => drift::meant_gone(&self.intents, id),
+                CatalogOp::EnsureNode | CatalogOp::ReapNode => {}
+            }
         }
         let mut wire = vec![api::check_index(&self.epoch_key(), fence)];
         let mut origin = vec![None];
@@ -103,8 +133,10 @@ impl Consul {
         self.http.good("/v1/txn", status, &body)?;
         if ops.iter().any(|(_, op)| **op == CatalogOp::ReapNode) {
             *reaped = true;
+            self.exists(node, false);
         } else if ops.iter().any(|(_, op)| **op == CatalogOp::EnsureNode) {
             *reaped = false;
+            self.exists(node, true);
         }
         Ok(())
     }
@@ -143,6 +175,11 @@ impl Consul {
     }
 }
 
+/// Which checks are passing.
+fn states(checks: Vec<Check>) -> BTreeMap<String, bool> {
+    checks.into_iter().map(|check| (check.check_id, check.status == "passing")).collect()
+}
+
 impl EpochStore for Consul {
     fn read_epoch(&self) -> Answer<'_, Result<Option<(Epoch, Fence)>, Unavailable>> {
         Box::pin(async {
@@ -177,6 +214,22 @@ impl EpochStore for Consul {
 }
 
 impl ConsulCatalog for Consul {
+    fn nodes(&self) -> Answer<'_, Result<Vec<String>, Unavailable>> {
+        Box::pin(async {
+            let path = format!(
+                "/v1/catalog/nodes?consistent&node-meta={}:{}",
+                mark::CLUSTER,
+                http::encode(&self.cluster)
+            );
+            let found = self.http.get::<Vec<ListedNode>>(&path).await?.unwrap_or_default();
+            // Consul filters; what it would let pass by mistake is not ours all the same.
+            let ours = |node: &ListedNode| {
+                node.meta.iter().flatten().any(|(k, v)| k == mark::CLUSTER && *v == self.cluster)
+            };
+            Ok(found.into_iter().filter(ours).map(|node| node.node).collect())
+        })
+    }
+
     fn node<'a>(&'a self, node: &'a str) -> Answer<'a, Result<NodeView, Unavailable>> {
         Box::pin(self.read_node(node))
     }

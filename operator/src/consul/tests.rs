@@ -292,3 +292,16 @@ async fn a_check_that_does_not_follow_its_session_is_no_dead_man() {
         assert_eq!(create.3["NodeChecks"], json!([]));
     }
 }
+
+#[tokio::test]
+async fn the_nodes_of_this_cluster_are_listed_by_their_mark() {
+    let listed = json!([
+        { "Node": "fusebox-a-1", "Meta": { "fusebox-cluster": "a b/c" } },
+        { "Node": "theirs", "Meta": { "fusebox-cluster": "other" } },
+        { "Node": "agent", "Meta": null },
+    ]);
+    let (fake, config) = fake(&[(200, listed)]).await;
+    assert_eq!(consul(&config).nodes().await, Ok(vec!["fusebox-a-1".to_owned()]));
+    let asked = "/v1/catalog/nodes?consistent&node-meta=fusebox-cluster:a%20b%2Fc";
+    assert_eq!(fake.seen.lock().await[0].1, asked);
+}

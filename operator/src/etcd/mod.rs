@@ -4,6 +4,8 @@
 //! - One change of a resource is one transaction, which compares the epoch key; reads are linearizable.
 //! - A raw key and its claim are created together or not at all, and written only while the claim is ours.
 
+mod drift;
+mod inventory;
 mod reports;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,11 +16,14 @@ use fusebox_policy::keys::{Ident, Keys};
 use fusebox_policy::wire::{Claim, Epoch};
 use tokio::sync::Mutex;
 
+pub use drift::follow_drift;
 pub use reports::{Changed, Reports};
 
 use crate::gate::Gate;
+use crate::intents::Intents;
 use crate::ports::{
-    Answer, EpochStore, Fence, PolicyStore, RawView, Reported, StoreOp, StoreView, TxnError, Unavailable,
+    Answer, EpochStore, Fence, Inventory, PolicyStore, RawView, Reported, StoreOp, StoreView, TxnError,
+    Unavailable,
 };
 
 /// How many raw keys are read at once: two reads each, and etcd takes 128 in a transaction.
@@ -37,13 +42,19 @@ pub struct Etcd {
     client: Mutex<Option<Client>>,
     gate: Gate,
     reports: Reports,
+    intents: Intents,
 }
 
 impl Etcd {
     /// For one cluster's keys, and the raw keys under the `allowed` prefixes. Nothing is sent yet.
     pub fn new(config: EtcdConfig, cluster: &str, allowed: Vec<String>, reports: Reports) -> Self {
         let (keys, gate) = (Keys::new(cluster), Gate::new("etcd"));
-        Self { config, keys, allowed, client: Mutex::default(), gate, reports }
+        Self { config, keys, allowed, client: Mutex::default(), gate, reports, intents: Intents::default() }
+    }
+
+    /// What it writes from now on.
+    pub fn intents(&self) -> Intents {
+        self.intents.clone()
     }
 
     /// One transaction. After a failure the next one connects anew: with a rotated password, to a moved
@@ -112,6 +123,7 @@ impl Etcd {
 
     async fn write(&self, fence: Fence, claim: &Claim, ops: &[StoreOp]) -> Result<(), TxnError> {
         let epoch = self.keys.epoch();
+        self.mean(claim, ops);
         let (compares, writes) = txn(&epoch, fence, claim, ops);
         let txn = Txn::new().when(compares).and_then(writes).or_else([TxnOp::get(epoch, None)]);
         let (succeeded, answers) = self.txn(txn).await?;
@@ -122,15 +134,39 @@ impl Etcd {
         if stands != Some(fence) {
             return Err(TxnError::Fenced);
         }
-        let keys: Vec<&str> = ops.iter().filter_map(raw_key).collect();
-        let why = format!("one of the raw keys {} or its claim was changed meanwhile", keys.join(", "));
+        let keys: Vec<&str> = ops.iter().filter_map(guarded).collect();
+        let why = format!("one of the keys {} or its claim was changed meanwhile", keys.join(", "));
         Err(TxnError::Refused(vec![(0, why)]))
     }
 }
 
-fn raw_key(op: &StoreOp) -> Option<&str> {
+impl Etcd {
+    /// Remembers what `ops` are meant to lead to.
+    fn mean(&self, claim: &Claim, ops: &[StoreOp]) {
+        let claim = serde_json::to_string(claim).unwrap_or_default();
+        let meant = |key: &str, value: Option<&str>| self.intents.meant(key, value.map(str::as_bytes));
+        for op in ops {
+            match op {
+                StoreOp::Put(key, value) | StoreOp::PutRaw(key, value) => meant(key, Some(value)),
+                StoreOp::Delete(key) | StoreOp::DeleteAt(key, _) => meant(key, None),
+                StoreOp::Claim(key, value) | StoreOp::TakeOver(key, value, _) => {
+                    meant(key, Some(value));
+                    meant(&Keys::raw_claim(key), Some(&claim));
+                }
+                StoreOp::Release(key) | StoreOp::Reap(key, _) => {
+                    meant(key, None);
+                    meant(&Keys::raw_claim(key), None);
+                }
+            }
+        }
+    }
+}
+
+/// The key of which more than the epoch is compared.
+fn guarded(op: &StoreOp) -> Option<&str> {
     match op {
-        StoreOp::Claim(key, _)
+        StoreOp::DeleteAt(key, _)
+        | StoreOp::Claim(key, _)
         | StoreOp::TakeOver(key, ..)
         | StoreOp::PutRaw(key, _)
         | StoreOp::Release(key)
@@ -152,6 +188,10 @@ fn txn(epoch: &str, fence: Fence, claim: &Claim, ops: &[StoreOp]) -> (Vec<Compar
         match op {
             StoreOp::Put(key, value) => writes.push(TxnOp::put(key.as_str(), value.as_str(), None)),
             StoreOp::Delete(key) => writes.push(TxnOp::delete(key.as_str(), None)),
+            StoreOp::DeleteAt(key, at) => {
+                compares.push(Compare::mod_revision(key.as_str(), CompareOp::Equal, revision(*at)));
+                writes.push(TxnOp::delete(key.as_str(), None));
+            }
             StoreOp::Claim(key, value) => {
                 compares.extend([absent(key.clone()), absent(Keys::raw_claim(key))]);
                 writes.push(TxnOp::put(key.as_str(), value.as_str(), None));
@@ -233,6 +273,10 @@ impl PolicyStore for Etcd {
         ops: &'a [StoreOp],
     ) -> Answer<'a, Result<(), TxnError>> {
         Box::pin(self.write(fence, claim, ops))
+    }
+
+    fn inventory(&self) -> Answer<'_, Result<Inventory, Unavailable>> {
+        Box::pin(self.all())
     }
 
     fn reports(&self, of: &Ident) -> Option<Reported> {

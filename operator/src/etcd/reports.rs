@@ -1,6 +1,6 @@
 //! What the instances report: followed, kept, and told on at most twice a second for each resource.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,9 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
+use crate::pace::{PACE, Pace};
 use crate::ports::Reported;
 
-/// The least time between two notices of one resource's reports.
-const PACE: Duration = Duration::from_millis(500);
 /// After this long without etcd the reports are no longer believed: the leases behind them may have ended. A silent
 /// watch is noticed within 8 s, a pass waits 5 s for etcd and 1 s to write the status: 19 s, less than twice a lease.
 const STALE: Duration = Duration::from_secs(5);
@@ -126,8 +125,12 @@ impl Reports {
                 }
                 change = feed.next() => {
                     let Some(change) = change else { return };
-                    for changed_one in self.take(keys, change, Timestamp::now()) {
-                        pace.note(changed_one, Instant::now()).into_iter().for_each(|one| { let _ = changed.send(one); });
+                    for one in self.take(keys, change, Timestamp::now()) {
+                        let told = match one {
+                            Changed::One(of) => pace.note(of, Instant::now()).map(Changed::One),
+                            Changed::All => Some(Changed::All),
+                        };
+                        if let Some(one) = told { let _ = changed.send(one); }
                     }
                 }
                 Ok(()) = connected.changed() => {
@@ -143,7 +146,7 @@ impl Reports {
                     lost_at = None;
                     if self.believe(false) { let _ = changed.send(Changed::All); }
                 }
-                _ = tick.tick() => pace.due(Instant::now()).into_iter().for_each(|one| { let _ = changed.send(one); }),
+                _ = tick.tick() => pace.due(Instant::now()).into_iter().for_each(|of| { let _ = changed.send(Changed::One(of)); }),
             }
         }
     }
@@ -204,35 +207,6 @@ fn read(keys: &Keys, key: &str, entry: &Entry) -> Option<(Ident, String, Report)
             tracing::warn!(key, %error, "a report that cannot be read counts as none");
             None
         }
-    }
-}
-
-/// Tells of the first change at once, and of those that follow together, later.
-#[derive(Debug, Default)]
-struct Pace {
-    told: HashMap<Ident, Instant>,
-    waiting: HashSet<Ident>,
-}
-
-impl Pace {
-    fn note(&mut self, changed: Changed, now: Instant) -> Option<Changed> {
-        let Changed::One(of) = changed else { return Some(changed) };
-        if self.told.get(&of).is_some_and(|told| now.duration_since(*told) < PACE) {
-            self.waiting.insert(of);
-            return None;
-        }
-        self.told.insert(of.clone(), now);
-        Some(Changed::One(of))
-    }
-
-    fn due(&mut self, now: Instant) -> Vec<Changed> {
-        self.told.retain(|_, told| now.duration_since(*told) < PACE);
-        let due: Vec<Ident> = self.waiting.iter().filter(|of| !self.told.contains_key(of)).cloned().collect();
-        for of in &due {
-            self.waiting.remove(of);
-            self.told.insert(of.clone(), now);
-        }
-        due.into_iter().map(Changed::One).collect()
     }
 }
 
@@ -353,18 +327,5 @@ mod tests {
         assert_eq!(reports.of(&user), None, "nor does time alone");
         connect.send_replace(true);
         assert_eq!(told.recv().await, Some(Changed::All));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_burst_is_told_twice() {
-        let (mut pace, user) = (Pace::default(), Ident::new("shop", "user"));
-        let one = Changed::One(user);
-        assert_eq!(pace.note(one.clone(), Instant::now()), Some(one.clone()));
-        assert_eq!(pace.note(one.clone(), Instant::now()), None);
-        assert_eq!(pace.note(one.clone(), Instant::now()), None);
-        assert!(pace.due(Instant::now()).is_empty());
-        tokio::time::advance(PACE).await;
-        assert_eq!(pace.due(Instant::now()), [one]);
-        assert!(pace.due(Instant::now()).is_empty());
     }
 }

@@ -2,19 +2,23 @@
 
 pub mod herald;
 pub mod lease;
+pub mod routes;
+#[cfg(test)]
+mod tests;
 pub mod traefik;
 pub mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use fusebox_policy::keys::Ident;
 use fusebox_policy::v1alpha1::{FINALIZER, ResilientService, ResilientServiceStatus};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::{ObjectRef, Store, store::WriterDropped};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
@@ -26,6 +30,8 @@ use crate::ports::{Answer, ClusterState, Finalizer, Notice, Standing, Unavailabl
 pub const MANAGER: &str = "fusebox-operator";
 /// The label that names the Service of a slice.
 pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+/// How many resources the API server is asked for at once.
+const PAGE: u32 = 500;
 /// The longest note of an Event, in bytes.
 const MAX_NOTE: usize = 1000;
 
@@ -41,6 +47,16 @@ pub struct Stores {
     pub services: Store<Service>,
     /// Slices.
     pub slices: Store<EndpointSlice>,
+}
+
+impl Stores {
+    /// Waits until every kind has delivered its first full list: a missing Service must be missing, not just not
+    /// seen yet. An error: a watch ended, so it never will.
+    pub async fn first_lists(&self) -> Result<(), WriterDropped> {
+        self.resources.wait_until_ready().await?;
+        self.services.wait_until_ready().await?;
+        self.slices.wait_until_ready().await
+    }
 }
 
 /// The adapter.
@@ -112,6 +128,26 @@ impl ClusterState for Cluster {
 
     fn uids(&self) -> BTreeSet<String> {
         self.stores.resources.state().iter().filter_map(|guarded| guarded.uid()).collect()
+    }
+
+    fn fresh(&self) -> Answer<'_, Result<BTreeMap<Ident, String>, Unavailable>> {
+        Box::pin(self.gate.run(async move {
+            let api = Api::<ResilientService>::all(self.client.clone());
+            // Without a resourceVersion: what a quorum of the API server's store says.
+            let mut page = ListParams::default().limit(PAGE);
+            let mut all = BTreeMap::new();
+            loop {
+                let found = api.list_metadata(&page).await.map_err(|error| told(&error))?;
+                all.extend(found.items.iter().filter_map(|object| {
+                    let of = Ident::new(object.namespace().unwrap_or_default(), object.name_any());
+                    Some((of, object.uid()?))
+                }));
+                match found.metadata.continue_.filter(|token| !token.is_empty()) {
+                    Some(token) => page = page.continue_token(&token),
+                    None => return Ok(all),
+                }
+            }
+        }))
     }
 
     fn service(&self, namespace: &str, name: &str) -> Option<ServiceView> {

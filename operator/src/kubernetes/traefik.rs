@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use fusebox_policy::v1alpha1::{GROUP, ResilientService};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, Resource};
@@ -17,6 +18,9 @@ use serde_json::json;
 use super::{MANAGER, told};
 use crate::gate::Gate;
 use crate::ports::{Answer, Owner, Route, RouteError, RouteStore, RouteView};
+
+/// The label that says by whom an object is kept.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// The adapter.
 pub struct Traefik {
@@ -28,12 +32,7 @@ pub struct Traefik {
 impl Traefik {
     /// Nothing is sent yet.
     pub fn new(client: Client) -> Self {
-        let kind = GroupVersionKind::gvk("traefik.io", "v1alpha1", "IngressRoute");
-        Self {
-            client,
-            kind: ApiResource::from_gvk_with_plural(&kind, "ingressroutes"),
-            gate: Gate::restless("the Kubernetes API"),
-        }
+        Self { client, kind: kind(), gate: Gate::restless("the Kubernetes API") }
     }
 
     fn api(&self, namespace: &str) -> Api<DynamicObject> {
@@ -55,6 +54,12 @@ impl Traefik {
     }
 }
 
+/// `IngressRoute`.
+pub fn kind() -> ApiResource {
+    let kind = GroupVersionKind::gvk("traefik.io", "v1alpha1", "IngressRoute");
+    ApiResource::from_gvk_with_plural(&kind, "ingressroutes")
+}
+
 fn route_error(error: &kube::Error) -> RouteError {
     match error {
         kube::Error::Api(status) if status.code == 404 => RouteError::CrdsMissing,
@@ -67,11 +72,20 @@ fn route_error(error: &kube::Error) -> RouteError {
 
 /// The UID of the resource of ours that owns an object.
 fn owner(object: &DynamicObject) -> Option<String> {
+    reference(&object.metadata).map(|owner| owner.uid.clone())
+}
+
+/// The name of the resource of ours that owns an object.
+pub fn owner_name(metadata: &ObjectMeta) -> Option<String> {
+    reference(metadata).map(|owner| owner.name.clone())
+}
+
+fn reference(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     let kind = ResilientService::kind(&());
-    let ours = |reference: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference| {
+    let ours = |reference: &&OwnerReference| {
         reference.kind == kind && reference.api_version.split('/').next() == Some(GROUP)
     };
-    object.metadata.owner_references.iter().flatten().find(ours).map(|owner| owner.uid.clone())
+    metadata.owner_references.iter().flatten().find(ours)
 }
 
 impl RouteStore for Traefik {
@@ -99,7 +113,7 @@ impl RouteStore for Traefik {
             "metadata": {
                 "name": route.name,
                 "labels": {
-                    "app.kubernetes.io/managed-by": MANAGER,
+                    (MANAGED_BY): MANAGER,
                     "fusebox.dev/service": of.ident.name,
                 },
                 "ownerReferences": [{

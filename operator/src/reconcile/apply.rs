@@ -127,8 +127,8 @@ async fn carry_out(context: &Context, seen: &Snapshot, effect: Effect) -> Result
     }
 }
 
-/// One transaction; an operation that Consul refuses is taken out and the others go on.
-async fn catalog(
+/// One transaction on a node; an operation that Consul refuses is taken out and the others go on.
+pub async fn catalog(
     fenced: &Fenced<dyn ConsulCatalog>,
     node: &str,
     mut ops: Vec<CatalogOp>,
@@ -157,7 +157,7 @@ async fn catalog(
 }
 
 /// Runs a transaction at the current fence, again where the fence moved and still is ours.
-pub(crate) async fn fence_and<'a, S: EpochStore + ?Sized>(
+pub async fn fence_and<'a, S: EpochStore + ?Sized>(
     fenced: &Fenced<S>,
     transact: impl Fn(Fence) -> Answer<'a, Result<(), TxnError>>,
 ) -> Result<(), TxnError> {

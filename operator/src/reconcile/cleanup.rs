@@ -62,6 +62,7 @@ pub async fn clean_up(context: &Context, resource: &Arc<ResilientService>, now: 
             return trouble(context, resource, &error).await;
         }
         context.memory.forget(resource).await;
+        context.deletions.catalog.lock().await.withdraw(&seen.uid);
         context.metrics.forget(&seen.ident);
         tracing::info!(resource = %seen.ident, "cleaned up");
         return gone(applied.done());

@@ -33,6 +33,7 @@ pub mod reasons {
     pub const CONSUL_UNAVAILABLE: &str = "ConsulUnavailable";
     pub const CONSUL_REFUSED: &str = "ConsulRefused";
     pub const NODE_TAKEN: &str = "NodeTaken";
+    pub const DELETIONS_HELD: &str = "DeletionsHeld";
 
     pub const ROUTED: &str = "Routed";
     pub const TRAEFIK_CRDS_MISSING: &str = "TraefikCRDsMissing";

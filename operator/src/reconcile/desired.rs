@@ -2,6 +2,7 @@
 //!
 //! A resource that is not accepted writes nothing new: see [`withheld`].
 
+mod vanished;
 mod withheld;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ use super::validate::{Refusal, Valid};
 use crate::claims;
 use crate::model::{Endpoint, Entry, ServicePort, ServiceView, mark};
 use crate::ports::Route;
+
+pub use vanished::vanished;
 
 /// What should be on one plane.
 #[derive(Clone, Debug, PartialEq)]

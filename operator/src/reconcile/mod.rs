@@ -7,6 +7,7 @@ pub mod apply;
 pub mod backoff;
 pub mod cleanup;
 pub mod conditions;
+pub mod deletions;
 pub mod desired;
 pub mod enforcement;
 pub mod holds;
@@ -33,6 +34,8 @@ use crate::metrics::{Backend, Metrics, Outcome};
 use crate::model;
 use crate::ports::{ClusterState, ConsulCatalog, Finalizer, PolicyStore, RouteStore, Standing, Unavailable};
 use conditions::{reasons, types};
+use deletions::Deletions;
+use desired::Desired;
 use memory::Memory;
 use observe::Snapshot;
 use plan::Direction;
@@ -49,6 +52,8 @@ pub struct Settings {
     pub cluster: String,
     /// Which raw etcd keys each namespace may use.
     pub allowed: AllowedPrefixes,
+    /// Are orphans removed however many they are?
+    pub remove_all_orphans: bool,
 }
 
 /// Everything a reconciliation works with.
@@ -67,11 +72,13 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// What is remembered of each resource between reconciliations.
     pub memory: Memory,
+    /// What may be deleted though nobody said so.
+    pub deletions: Deletions,
 }
 
 impl Context {
     /// Why this process is no longer the writer, if another took over or may have.
-    fn deposed(&self) -> Option<String> {
+    pub fn deposed(&self) -> Option<String> {
         // The stores' fences share these signals.
         let signals = self.etcd.signals();
         let why = signals.deposed.borrow().clone();
@@ -134,7 +141,8 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
     }
     let mut seen = observe::observe(context, &resource).await;
     let judged = judge(context, &mut seen).await;
-    let desired = desired::desired(&context.settings.cluster, &seen, &judged);
+    let mut desired = desired::desired(&context.settings.cluster, &seen, &judged);
+    deletions::hold(context, &seen, &mut desired).await;
     let plan = plan::plan(&context.settings.cluster, &seen, &desired, Direction::Converge);
     if !plan.effects.is_empty() && !context.memory.is_current(&resource).await {
         // The watches may be behind, as at the start of a process: what they show next wakes us.
@@ -168,7 +176,7 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
         }
         (Ok(wait), false) => {
             context.memory.succeeded(&resource).await;
-            let blocked = judged.is_err() || applied.all().next().is_some();
+            let blocked = judged.is_err() || applied.all().next().is_some() || is_held(&desired);
             (if blocked { Outcome::blocked } else { Outcome::converged }, wait.unwrap_or(RESYNC))
         }
     };
@@ -185,6 +193,11 @@ async fn judge(context: &Context, seen: &mut Snapshot) -> Result<Valid, Refusal>
         }
         seen.lost = observe::lost(context, &seen.resource).await;
     }
+}
+
+/// Waits something of it for the budget of deletions?
+fn is_held(desired: &Desired) -> bool {
+    desired.catalog.blocked.as_ref().is_some_and(|why| why.reason == reasons::DELETIONS_HELD)
 }
 
 /// Is our finalizer on it?

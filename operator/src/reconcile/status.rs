@@ -1,11 +1,12 @@
 //! What a person is told: a function of what was applied and what the instances report. Pure.
 
-use fusebox_policy::v1alpha1::{Instances, ResilientServiceStatus};
+use fusebox_policy::v1alpha1::{Instances, PROCEED_ANNOTATION, ResilientServiceStatus};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::apply::Applied;
 use super::conditions::{Obstacle, reasons, types};
+use super::deletions::may_proceed;
 use super::desired::{Desired, Plane};
 use super::enforcement::{self, Enforcement};
 use super::holds;
@@ -194,6 +195,11 @@ fn registered(
             0 => format!("the Service has no instances, so none is in Consul as {name}"),
             1 => format!("1 instance in Consul as {name}, {passing} passing"),
             n => format!("{n} instances in Consul as {name}, {passing} passing"),
+        };
+        let message = if may_proceed(&seen.resource) {
+            format!("{message}; its deletions have no budget: take the annotation {PROCEED_ANNOTATION} off")
+        } else {
+            message
         };
         Verdict::yes(reasons::REGISTERED, message)
     })

@@ -110,6 +110,14 @@ impl EpochStore for CatalogWorld {
 }
 
 impl ConsulCatalog for CatalogWorld {
+    fn nodes(&self) -> Answer<'_, Result<Vec<String>, Unavailable>> {
+        Box::pin(async move {
+            self.faults.read().await?;
+            let nodes = self.nodes.try_lock().unwrap();
+            Ok(nodes.keys().cloned().collect())
+        })
+    }
+
     fn node<'a>(&'a self, node: &'a str) -> Answer<'a, Result<NodeView, Unavailable>> {
         Box::pin(async move {
             self.faults.read().await?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use fusebox_policy::keys::Ident;
 use fusebox_policy::v1alpha1::{FINALIZER, ResilientService, ResilientServiceStatus};
@@ -26,6 +26,10 @@ pub struct ClusterWorld {
     pub faults: Faults,
     /// By identity.
     pub resources: Mutex<Resources>,
+    /// What the caches do not show yet.
+    pub unseen: Mutex<BTreeSet<Ident>>,
+    /// How often the API server was asked for all resources.
+    pub fresh_lists: AtomicUsize,
     /// By namespace and name, with their endpoints.
     pub services: Mutex<Services>,
     /// What the watches delivered, if that is not what there is.
@@ -49,6 +53,8 @@ impl ClusterWorld {
         Self {
             faults: Faults::of(crash),
             resources: Mutex::default(),
+            unseen: Mutex::default(),
+            fresh_lists: AtomicUsize::new(0),
             services: Mutex::default(),
             cache: Mutex::default(),
             notices: Mutex::default(),
@@ -72,7 +78,10 @@ impl ClusterWorld {
 
     /// What the watches delivered.
     pub fn shown(&self) -> Cache {
-        self.cache.try_lock().unwrap().clone().unwrap_or_else(|| self.now())
+        let mut shown = self.cache.try_lock().unwrap().clone().unwrap_or_else(|| self.now());
+        let unseen = self.unseen.try_lock().unwrap();
+        shown.resources.retain(|of, _| !unseen.contains(of));
+        shown
     }
 
     fn change(
@@ -100,6 +109,15 @@ impl ClusterState for ClusterWorld {
 
     fn uids(&self) -> BTreeSet<String> {
         self.shown().resources.values().filter_map(ResourceExt::uid).collect()
+    }
+
+    fn fresh(&self) -> Answer<'_, Result<BTreeMap<Ident, String>, Unavailable>> {
+        Box::pin(async move {
+            self.faults.read().await?;
+            self.fresh_lists.fetch_add(1, SeqCst);
+            let all = self.resources.try_lock().unwrap();
+            Ok(all.iter().filter_map(|(of, there)| Some((of.clone(), there.uid()?))).collect())
+        })
     }
 
     fn service(&self, namespace: &str, name: &str) -> Option<ServiceView> {

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fusebox_policy::keys::{Ident, Keys};
+use fusebox_policy::keys::{Ident, Key, Keys};
 use fusebox_policy::wire::{Claim, Epoch};
 use tokio::sync::Mutex;
 
 use super::{Crash, EpochWorld, Faults};
 use crate::ports::{
-    Answer, EpochStore, Fence, PolicyStore, RawView, Reported, StoreOp, StoreView, TxnError, Unavailable,
+    Answer, Document, EpochStore, Fence, Inventory, PolicyStore, RawView, Reported, StoreOp, StoreView,
+    TxnError, Unavailable,
 };
 
 /// Keys and values.
@@ -21,6 +22,10 @@ pub struct StoreWorld {
     pub epoch: EpochWorld,
     /// Everything else.
     pub keys: Mutex<BTreeMap<String, String>>,
+    /// Every operation that took place, in order.
+    pub log: Mutex<Vec<StoreOp>>,
+    /// Runs between a reading of everything and its answer, once.
+    pub meanwhile: Mutex<Option<(String, String)>>,
     /// What instances report, by resource and instance.
     pub reports: Mutex<BTreeMap<Ident, Reported>>,
     schema: Keys,
@@ -33,6 +38,8 @@ impl StoreWorld {
             faults: Faults::of(crash),
             epoch: EpochWorld::default(),
             keys: Mutex::default(),
+            log: Mutex::default(),
+            meanwhile: Mutex::default(),
             reports: Mutex::default(),
             schema: Keys::new(cluster),
         }
@@ -44,6 +51,8 @@ impl StoreWorld {
             faults: Faults::of(crash),
             epoch: self.epoch.copy(),
             keys: Mutex::new(self.state()),
+            log: Mutex::default(),
+            meanwhile: Mutex::default(),
             reports: Mutex::new(self.reports.try_lock().unwrap().clone()),
             schema: self.schema.clone(),
         }
@@ -60,6 +69,7 @@ impl StoreWorld {
         for (at, op) in ops.iter().enumerate() {
             let fits = match op {
                 StoreOp::Put(..) | StoreOp::Delete(_) => true,
+                StoreOp::DeleteAt(key, at) => keys.get(key).map(|value| stands(value)) == Some(*at),
                 StoreOp::Claim(key, _) => {
                     !keys.contains_key(key) && !keys.contains_key(&Keys::raw_claim(key))
                 }
@@ -81,7 +91,7 @@ impl StoreWorld {
                 StoreOp::Put(key, value) | StoreOp::PutRaw(key, value) => {
                     keys.insert(key.clone(), value.clone());
                 }
-                StoreOp::Delete(key) => {
+                StoreOp::Delete(key) | StoreOp::DeleteAt(key, _) => {
                     keys.remove(key);
                 }
                 StoreOp::Claim(key, value) | StoreOp::TakeOver(key, value, _) => {
@@ -94,8 +104,17 @@ impl StoreWorld {
                 }
             }
         }
+        self.log.try_lock().unwrap().extend_from_slice(ops);
         Ok(())
     }
+}
+
+/// Where a key stands: as long as its value is the same. Two writes of one value are not told apart.
+fn stands(value: &str) -> Fence {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    Fence(hasher.finish())
 }
 
 impl EpochStore for StoreWorld {
@@ -150,6 +169,31 @@ impl PolicyStore for StoreWorld {
                     },
                 )
                 .await
+        })
+    }
+
+    fn inventory(&self) -> Answer<'_, Result<Inventory, Unavailable>> {
+        Box::pin(async move {
+            self.faults.read().await?;
+            let mut keys = self.keys.try_lock().unwrap();
+            let mut found = Inventory::default();
+            for (key, value) in &*keys {
+                if let Some(Key::Policy(of) | Key::Config(of) | Key::Fleet(of) | Key::Raw(of)) =
+                    self.schema.parse(key)
+                {
+                    found.documents.push(Document {
+                        of,
+                        key: key.clone(),
+                        at: stands(value),
+                        holds: Vec::new(),
+                    });
+                }
+                if let Some(raw) = key.strip_prefix(&Keys::raw_claim("")) {
+                    found.claims.push((raw.to_owned(), serde_json::from_str(value).unwrap()));
+                }
+            }
+            keys.extend(self.meanwhile.try_lock().unwrap().take());
+            Ok(found)
         })
     }
 

@@ -71,7 +71,8 @@ pub fn withheld(cluster: &str, seen: &Snapshot, refusal: &Refusal) -> Desired {
     desired
 }
 
-fn is_entry_of(entry: &Entry, claim: &Claim) -> bool {
+/// Was it registered under this claim?
+pub fn is_entry_of(entry: &Entry, claim: &Claim) -> bool {
     match claim {
         Claim::ConsulName(name) => entry.name == *name,
         Claim::Service(name) => entry.meta.get(mark::SERVICE) == Some(name),

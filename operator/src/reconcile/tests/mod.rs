@@ -2,11 +2,13 @@
 
 mod cancelled;
 mod crashes;
+mod deletions;
 mod deposed;
 mod edits;
 mod fields;
 mod fleet;
 mod handover;
+mod orphans;
 mod outages;
 mod races;
 mod scenarios;

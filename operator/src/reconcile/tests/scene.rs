@@ -13,6 +13,7 @@ use kube::ResourceExt;
 use crate::epoch::{Fenced, Signals};
 use crate::model::{Endpoint, Entry, ServicePort, ServiceView, mark, shard_node};
 use crate::ports::{NodeView, RouteView};
+use crate::reconcile::deletions::Deletions;
 use crate::reconcile::memory::Memory;
 use crate::reconcile::{Context, Done, Settings, reconcile};
 use crate::world::{CatalogWorld, ClusterWorld, Crash, RouteWorld, StoreWorld, TenureWorld};
@@ -123,6 +124,12 @@ impl Scene {
         self.scale_of("user-service", instances);
     }
 
+    /// So many ready instances of a Service.
+    pub fn many(&self, service: &str, range: std::ops::Range<usize>) {
+        let names: Vec<String> = range.map(|n| format!("{service}-{n:03}")).collect();
+        self.scale_of(service, &names.iter().map(|name| (name.as_str(), true)).collect::<Vec<_>>());
+    }
+
     /// The instances of a Service: name and readiness.
     pub fn scale_of(&self, service: &str, instances: &[(&str, bool)]) {
         let endpoints = instances.iter().enumerate().map(|(n, (name, ready))| Endpoint {
@@ -178,13 +185,22 @@ impl Scene {
 
     /// A minute later.
     pub async fn later(&self) -> Timestamp {
-        tokio::time::advance(std::time::Duration::from_mins(1)).await;
+        self.later_by(60).await
+    }
+
+    async fn later_by(&self, seconds: u64) -> Timestamp {
+        tokio::time::advance(std::time::Duration::from_secs(seconds)).await;
         Timestamp::from_second(self.clock.fetch_add(60, SeqCst)).unwrap()
     }
 
     /// One pass, a minute after the one before.
     pub async fn pass(&self, of: &Ident) -> Option<Done> {
-        let now = self.later().await;
+        self.pass_after(60, of).await
+    }
+
+    /// One pass, so many seconds after the one before.
+    pub async fn pass_after(&self, seconds: u64, of: &Ident) -> Option<Done> {
+        let now = self.later_by(seconds).await;
         Some(reconcile(&self.context, &self.shown(of)?, now).await)
     }
 
@@ -310,6 +326,7 @@ fn context(
         settings: Settings {
             cluster: CLUSTER.into(),
             allowed: [("shop".to_owned(), vec!["service.user.".to_owned()])].into(),
+            remove_all_orphans: false,
         },
         cluster: cluster.clone(),
         consul: Fenced::new(catalog.clone(), "Consul", &me, signals.clone()),
@@ -317,6 +334,7 @@ fn context(
         routes: routes.clone(),
         metrics: Arc::default(),
         memory: Memory::default(),
+        deletions: Deletions::default(),
     };
     (context, signals)
 }
