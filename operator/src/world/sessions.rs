@@ -71,8 +71,9 @@ impl SessionWorld {
         if let Some(check) = check.filter(|_| self.supported.load(SeqCst))
             && check.session.as_ref().is_some_and(|named| named.name == session.name)
         {
-            check.passing = false;
-            state.turned.push(Turned { node: session.node, at });
+            if std::mem::replace(&mut check.passing, false) {
+                state.turned.push(Turned { node: session.node, at });
+            }
         }
     }
 
