@@ -70,8 +70,8 @@ impl SessionWorld {
         let check = state.nodes.get_mut(&session.node).and_then(Option::as_mut);
         if let Some(check) = check.filter(|_| self.supported.load(SeqCst))
             && check.session.as_ref().is_some_and(|named| named.name == session.name)
+            && std::mem::replace(&mut check.passing, false)
         {
-            check.passing = false;
             state.turned.push(Turned { node: session.node, at });
         }
     }
