@@ -25,6 +25,7 @@ use crate::drift;
 use crate::epoch::{Fenced, Signals};
 use crate::etcd::{Changed, Etcd, Reports, follow_drift};
 use crate::kubernetes::herald::tell_of_dead_man;
+use crate::kubernetes::home::home;
 use crate::kubernetes::lease::KubeLease;
 use crate::kubernetes::routes;
 use crate::kubernetes::traefik::Traefik;
@@ -106,7 +107,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         cluster: Arc::new(Cluster::new(client.clone(), stores.clone(), &config.name)),
         consul: Fenced::new(consul, "Consul", &me, signals.clone()),
         etcd: Fenced::new(etcd, "etcd", &me, signals.clone()),
-        routes: Arc::new(Traefik::new(client)),
+        routes: Arc::new(Traefik::new(client.clone())),
         metrics,
         memory: Memory::default(),
         deletions: Deletions::default(),
@@ -120,7 +121,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     ));
     tokio::spawn(wake_on_resync(signals.clone(), wake.clone(), stores.clone()));
     let (resign, resigning) = watch::channel(false);
+    let mut stopping = stop.clone();
     let work = async {
+        // Before the first epoch, which says it.
+        tokio::select! {
+            home = home(&client) => { let _ = signals.home.set(home); }
+            _ = stopping.wait_for(|stop| *stop) => return Ok(End::Drained),
+        }
         tokio::select! {
             end = work(context, stores, readiness, leadership, reports, (wake, woken), stop) => end,
             why = deposed(&signals) => bail!("{why}; this process ends and writes nothing more"),

@@ -9,7 +9,7 @@
 //! # Caveats
 //! - Two releases of the operator with one cluster name have a Lease each, and depose each other in turn.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use fusebox_policy::wire::Epoch;
 use tokio::sync::{Mutex, Notify, watch};
@@ -29,11 +29,14 @@ pub enum Decision {
     Raise(u64),
     /// Another process holds it by right: end.
     Deposed,
+    /// It is an operator's of another Kubernetes cluster, which has the same name by mistake: write nothing.
+    Elsewhere,
 }
 
 /// Decides from the epoch this process holds, if any, and the one in the store.
-pub fn decide(mine: Option<u64>, seen: Option<&Epoch>, me: &str) -> Decision {
+pub fn decide(mine: Option<u64>, seen: Option<&Epoch>, me: &str, home: &str) -> Decision {
     match seen {
+        Some(seen) if ![home, ""].contains(&seen.home.as_str()) && !home.is_empty() => Decision::Elsewhere,
         Some(seen) if seen.holder == me && mine.is_none_or(|mine| seen.epoch >= mine) => {
             Decision::Adopt(seen.epoch)
         }
@@ -46,6 +49,8 @@ pub fn decide(mine: Option<u64>, seen: Option<&Epoch>, me: &str) -> Decision {
 pub struct Signals {
     /// The right to write at all.
     pub tenure: Arc<dyn Tenure>,
+    /// Which Kubernetes cluster this is, once it is known.
+    pub home: OnceLock<String>,
     /// A store was restored or came back: reconcile everything.
     pub resync: Notify,
     /// Another process took over: end, for this reason.
@@ -55,7 +60,7 @@ pub struct Signals {
 impl Signals {
     /// Nothing happened yet.
     pub fn new(tenure: Arc<dyn Tenure>) -> Self {
-        Self { tenure, resync: Notify::default(), deposed: watch::Sender::default() }
+        Self { tenure, home: OnceLock::new(), resync: Notify::default(), deposed: watch::Sender::default() }
     }
 }
 
@@ -68,6 +73,9 @@ pub enum FenceError {
     /// Another process holds the epoch, or the Lease.
     #[error("{0}")]
     Deposed(String),
+    /// The store is another Kubernetes cluster's by this cluster's name.
+    #[error("{0}")]
+    Elsewhere(String),
     /// Leadership ended by our own clock; the election ends the process.
     #[error("this process does not lead any more")]
     NotLeading,
@@ -149,7 +157,17 @@ impl<S: EpochStore + ?Sized> Fenced<S> {
         let mut raised_again = false;
         for _ in 0..RACES {
             let seen = self.store.read_epoch().await?;
-            match decide(held.epoch, seen.as_ref().map(|(epoch, _)| epoch), &self.me) {
+            let home = self.signals.home.get().map_or("", String::as_str);
+            match decide(held.epoch, seen.as_ref().map(|(epoch, _)| epoch), &self.me, home) {
+                Decision::Elsewhere => {
+                    let by = seen.map(|(epoch, _)| epoch.holder).unwrap_or_default();
+                    return Err(FenceError::Elsewhere(format!(
+                        "this cluster's name belongs to another Kubernetes cluster in {} (its operator {by} wrote \
+                         last), so nothing is written there: give this one a name of its own in the operator \
+                         chart's value cluster. Only if that cluster is gone for good, delete the epoch key there",
+                        self.what
+                    )));
+                }
                 Decision::Adopt(epoch) => {
                     let Some((_, fence)) = seen else { continue };
                     tracing::info!(store = self.what, epoch, "this process is the writer");
@@ -174,7 +192,7 @@ impl<S: EpochStore + ?Sized> Fenced<S> {
                         return Err(self.deposed(why));
                     }
                     raised_again |= held.epoch.is_some();
-                    let epoch = Epoch { epoch, holder: self.me.clone() };
+                    let epoch = Epoch { epoch, holder: self.me.clone(), home: home.to_owned() };
                     self.store.swap_epoch(seen.map(|(_, fence)| fence), &epoch).await?;
                 }
             }
@@ -189,7 +207,7 @@ mod tests {
     use crate::world::{EpochWorld, TenureWorld};
 
     fn epoch(epoch: u64, holder: &str) -> Epoch {
-        Epoch { epoch, holder: holder.into() }
+        Epoch { epoch, holder: holder.into(), ..Epoch::default() }
     }
 
     #[test]
@@ -206,7 +224,13 @@ mod tests {
             (Some(7), Some(epoch(3, "me")), Decision::Raise(8)),
             (Some(7), None, Decision::Raise(8)),
         ] {
-            assert_eq!(decide(mine, seen.as_ref(), "me"), decision, "{mine:?} {seen:?}");
+            assert_eq!(decide(mine, seen.as_ref(), "me", ""), decision, "{mine:?} {seen:?}");
+            assert_eq!(decide(mine, seen.as_ref(), "me", "here"), decision, "one that does not say where");
+            let here = seen.clone().map(|seen| Epoch { home: "here".into(), ..seen });
+            assert_eq!(decide(mine, here.as_ref(), "me", "here"), decision, "{mine:?} {here:?}");
+            assert_eq!(decide(mine, here.as_ref(), "me", ""), decision, "not known is not elsewhere");
+            let decision = if here.is_some() { Decision::Elsewhere } else { decision };
+            assert_eq!(decide(mine, here.as_ref(), "me", "there"), decision, "{mine:?} {here:?}");
         }
     }
 
@@ -278,6 +302,23 @@ mod tests {
         store.set(None);
         assert_eq!(second.verify().await, Err(FenceError::Restored));
         assert_eq!(store.epoch(), Some(epoch(3, "second")));
+    }
+
+    /// Else the sweep of one would take the entries of the other for orphans.
+    #[tokio::test]
+    async fn a_name_that_another_kubernetes_cluster_has_is_not_taken() {
+        let store = Arc::new(EpochWorld::default());
+        let (first, signals) = fenced(&store, "first");
+        signals.home.set("here".to_owned()).unwrap();
+        let used = first.fence().await.unwrap();
+        let (second, elsewhere) = fenced(&store, "second");
+        elsewhere.home.set("there".to_owned()).unwrap();
+        let told = second.fence().await.unwrap_err();
+        assert!(
+            matches!(&told, FenceError::Elsewhere(why) if why.contains("first") && why.contains("a test"))
+        );
+        assert!(elsewhere.deposed.borrow().is_none(), "it goes on, and tells");
+        assert_eq!((first.fence().await.unwrap(), store.epoch().unwrap().holder.as_str()), (used, "first"));
     }
 
     #[tokio::test]

@@ -282,12 +282,15 @@ pub struct Fleet {
 }
 
 /// The value of an epoch key: who may write.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Epoch {
     /// Raised by one with every new writer.
     pub epoch: u64,
     /// The writer, unique for each of its starts.
     pub holder: String,
+    /// The Kubernetes cluster that it writes for; empty: not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub home: String,
 }
 
 /// The value of a claim: which resource of which cluster holds the claimed thing.

@@ -192,7 +192,7 @@ impl EpochStore for Consul {
             let value = BASE64.decode(pair.value.unwrap_or_default()).unwrap_or_default();
             // What is there but no epoch has no holder: it is raised.
             let epoch = serde_json::from_slice(&value)
-                .unwrap_or_else(|_| Epoch { epoch: 0, holder: "nobody: not an epoch".to_owned() });
+                .unwrap_or_else(|_| Epoch { holder: "nobody: not an epoch".to_owned(), ..Epoch::default() });
             Ok(Some((epoch, Fence(pair.modify_index))))
         })
     }

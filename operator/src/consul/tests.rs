@@ -174,7 +174,7 @@ async fn an_epoch_is_read_and_swapped() {
     ])
     .await;
     let consul = consul(&config);
-    let epoch = Epoch { epoch: 3, holder: "me".into() };
+    let epoch = Epoch { epoch: 3, holder: "me".into(), ..Epoch::default() };
     assert_eq!(consul.read_epoch().await, Ok(Some((epoch.clone(), Fence(42)))));
     assert_eq!(consul.swap_epoch(Some(Fence(42)), &epoch).await, Ok(true));
     assert_eq!(consul.swap_epoch(None, &epoch).await, Ok(false));

@@ -239,7 +239,7 @@ impl EpochStore for Etcd {
             let (_, answers) = self.txn(Txn::new().and_then([get])).await?;
             Ok(answers.first().and_then(value).map(|(json, at)| {
                 // What is there but no epoch has no holder: it is raised.
-                let nobody = |_| Epoch { epoch: 0, holder: "nobody: not an epoch".to_owned() };
+                let nobody = |_| Epoch { holder: "nobody: not an epoch".to_owned(), ..Epoch::default() };
                 (serde_json::from_str(&json).unwrap_or_else(nobody), at)
             }))
         })

@@ -49,7 +49,7 @@ fn adapter(etcd: &server::Etcd) -> Etcd {
 }
 
 async fn fence(etcd: &Etcd) -> Fence {
-    let epoch = Epoch { epoch: 1, holder: "me".into() };
+    let epoch = Epoch { epoch: 1, holder: "me".into(), ..Epoch::default() };
     assert_eq!(etcd.swap_epoch(None, &epoch).await, Ok(true));
     etcd.read_epoch().await.unwrap().unwrap().1
 }

@@ -1,6 +1,7 @@
 //! Kubernetes: what the watches delivered, and our writes to resources and their Events.
 
 pub mod herald;
+pub mod home;
 pub mod lease;
 pub mod routes;
 #[cfg(test)]

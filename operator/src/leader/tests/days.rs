@@ -96,7 +96,7 @@ impl Street {
             7 | 8 => self.town.to_lease.send_modify(|now| now.latency = seconds(2.0)),
             9 => self.town.lease.delete(),
             10 => self.town.store.set(None),
-            _ => self.town.store.set(Some(Epoch { epoch: 1, holder: "restored".into() })),
+            _ => self.town.store.set(Some(Epoch { epoch: 1, holder: "restored".into(), ..Epoch::default() })),
         }
     }
 }

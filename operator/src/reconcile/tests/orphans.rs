@@ -195,7 +195,7 @@ async fn one_backend_that_is_gone_does_not_keep_the_other_from_being_swept() {
 async fn a_deposed_process_sweeps_nothing() {
     let scene = forced().await;
     let before = state(&scene);
-    let other = Epoch { epoch: 9, holder: "another".into() };
+    let other = Epoch { epoch: 9, holder: "another".into(), ..Epoch::default() };
     scene.catalog.epoch.set(Some(other.clone()));
     scene.store.epoch.set(Some(other));
     sweep(&scene.context).await;
@@ -215,7 +215,7 @@ async fn what_a_backup_brings_back_is_removed_again() {
     assert_eq!(state(&scene), State::default());
     *scene.catalog.nodes.try_lock().unwrap() = nodes;
     *scene.store.keys.try_lock().unwrap() = keys;
-    let old = Epoch { epoch: 0, holder: "long ago".into() };
+    let old = Epoch { epoch: 0, holder: "long ago".into(), ..Epoch::default() };
     scene.catalog.epoch.set(Some(old.clone()));
     scene.store.epoch.set(Some(old));
     // The first write of each finds that the store is another; the fence is raised anew.

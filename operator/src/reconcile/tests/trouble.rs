@@ -266,7 +266,7 @@ async fn a_deposed_process_writes_nothing_and_ends() {
         scene.routes.state(),
         scene.get(&user()).unwrap().status,
     );
-    let other = Epoch { epoch: 9, holder: "another".into() };
+    let other = Epoch { epoch: 9, holder: "another".into(), ..Epoch::default() };
     scene.catalog.epoch.set(Some(other.clone()));
     scene.store.epoch.set(Some(other));
     scene.put(&user(), &FULL.replace("300ms", "200ms").replace("/users", "/people"));
@@ -322,7 +322,7 @@ async fn a_restored_etcd_is_brought_up_to_date() {
     scene.settle(&user()).await;
     let newest = scene.store.state();
     *scene.store.keys.try_lock().unwrap() = snapshot;
-    scene.store.epoch.set(Some(Epoch { epoch: 0, holder: "long ago".into() }));
+    scene.store.epoch.set(Some(Epoch { epoch: 0, holder: "long ago".into(), ..Epoch::default() }));
     scene.settle(&user()).await;
     scene.settle(&user()).await;
     assert_eq!(scene.store.state(), newest);

@@ -46,7 +46,7 @@ fn entry(id: &str) -> Entry {
 }
 
 async fn fence(consul: &Consul) -> Fence {
-    let epoch = Epoch { epoch: 1, holder: "me".into() };
+    let epoch = Epoch { epoch: 1, holder: "me".into(), ..Epoch::default() };
     if consul.read_epoch().await.unwrap().is_none() {
         assert!(consul.swap_epoch(None, &epoch).await.unwrap());
     }
