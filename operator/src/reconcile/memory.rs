@@ -75,7 +75,7 @@ impl Memory {
 
     /// Takes what an accepted resource asks for, before any of it is applied; its status says so only after.
     /// False, and nothing is taken: another one of `live` took some of it since it was judged.
-    pub async fn take(&self, resource: &ResilientService, live: &BTreeSet<String>) -> bool {
+    pub async fn take(&self, resource: &ResilientService, live: impl FnOnce() -> BTreeSet<String>) -> bool {
         let (uid, namespace) = (resource.uid().unwrap_or_default(), resource.namespace().unwrap_or_default());
         let mut claims = resource.status.as_ref().map(|status| status.claims.clone()).unwrap_or_default();
         let mut new = claims::asked(resource);
@@ -83,6 +83,7 @@ impl Memory {
         let new: Vec<(String, Claim)> = new.into_iter().map(|claim| (claim.to_string(), claim)).collect();
         let mut all = self.0.lock().await;
         if !new.is_empty() {
+            let live = live();
             let others = all.iter().filter(|(other, _)| **other != uid && live.contains(*other));
             let taken = others.filter_map(|(_, known)| known.held.as_ref()).any(|other| {
                 let beside = other.namespace == namespace;

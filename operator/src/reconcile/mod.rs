@@ -183,16 +183,22 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
     Done { next: Next::After(wait), outcome, effects: applied.done() }
 }
 
+/// How often a pass looks at the others again before it gives way to them.
+const LOOKS: usize = 3;
+
 /// Judges, and takes what an accepted resource asks for: between the look at the others and this, a pass beside
 /// this one may have taken it.
 async fn judge(context: &Context, seen: &mut Snapshot) -> Result<Valid, Refusal> {
-    loop {
+    let live = || context.cluster.resources().iter().filter_map(|resource| resource.uid()).collect();
+    for _ in 0..LOOKS {
         let judged = validate::validate(seen, &context.settings.allowed);
-        if judged.is_err() || context.memory.take(&seen.resource, &context.cluster.uids()).await {
+        if judged.is_err() || context.memory.take(&seen.resource, live).await {
             return judged;
         }
         seen.lost = observe::lost(context, &seen.resource).await;
     }
+    let message = "other resources take the same at this moment; it is looked at again".to_owned();
+    Err(Refusal { reason: reasons::CONFLICT, message, lost: seen.lost.clone() })
 }
 
 /// Waits something of it for the budget of deletions?

@@ -3,6 +3,7 @@
 
 use super::scene::Scene;
 use super::workloads::{State, WORKLOADS, Workload, fresh, prepared};
+use crate::model::mark;
 
 /// The cluster before a workload, and what an undisturbed process makes of it.
 async fn undisturbed(workload: &Workload) -> (Scene, State) {
@@ -40,6 +41,11 @@ async fn after_a_crash_anywhere_the_next_process_ends_where_an_undisturbed_one_d
                 if scene.crash.happened() {
                     happened = true;
                     crashes += 1;
+                    if ["create", "delete"].contains(&workload.name) {
+                        let routed = scene.routes.state().values().any(|view| view.owner.is_some());
+                        let registered = scene.entries().iter().any(|e| e.meta.contains_key(mark::RESOURCE));
+                        assert!(registered || !routed, "{}: routes to nowhere after {n}", workload.name);
+                    }
                     let what = format!("{} after write {n}, answered: {answered}", workload.name);
                     recovers(&mut scene, &wanted, &what).await;
                 }

@@ -237,6 +237,32 @@ async fn no_two_passes_at_once_apply_one_claim() {
     assert!(wrong.is_empty(), "{} of {schedules}, like {:?}", wrong.len(), &wrong[..wrong.len().min(12)]);
 }
 
+/// Two passes on two threads may both have looked before either took.
+#[tokio::test(start_paused = true)]
+async fn what_one_took_the_other_does_not_get_though_it_looked_before() {
+    let scene = prepared(and_elsewhere).await;
+    let [a, b, far] = [user(), second(), elsewhere()].map(|of| scene.get(&of).unwrap());
+    a_wants_n(&scene);
+    b_wants_n(&scene);
+    let (wants, too) = (scene.get(&user()).unwrap(), scene.get(&second()).unwrap());
+    let live = || scene.cluster.now().resources.values().filter_map(kube::ResourceExt::uid).collect();
+    let memory = &scene.context.memory;
+    for unchanged in [&a, &b, &far] {
+        assert!(memory.take(unchanged, live).await, "what it holds is its own");
+    }
+    assert!(memory.take(&wants, live).await);
+    assert!(!memory.take(&too, live).await);
+    assert!(memory.take(&wants, live).await, "again");
+    memory.holds(&wants, &a.status.clone().unwrap()).await;
+    assert!(memory.take(&too, live).await, "it was told to be free");
+    assert!(!memory.take(&wants, live).await);
+    assert!(memory.take(&wants, Default::default).await, "of one that is gone");
+    scene.put(&user(), A_ROUTE);
+    scene.put(&elsewhere(), C_ROUTE);
+    assert!(memory.take(&scene.get(&user()).unwrap(), live).await);
+    assert!(!memory.take(&scene.get(&elsewhere()).unwrap(), live).await, "the host is a namespace's");
+}
+
 /// Three resources that are edited at random, each onto names, hosts and keys that the others want as well.
 #[tokio::test(start_paused = true)]
 async fn of_many_edits_and_passes_at_random_no_two_apply_one_claim() {
