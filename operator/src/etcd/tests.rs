@@ -1,6 +1,7 @@
 //! What a transaction compares and writes; then on a real etcd what is read and followed.
 
 use fusebox_policy::wire::Epoch;
+use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -179,4 +180,36 @@ async fn what_others_change_is_told_and_what_we_write_is_not() {
     let mut foreign = [told.recv().await.unwrap(), told.recv().await.unwrap()];
     foreign.sort();
     assert_eq!(foreign, [Drifted::Of(user), Drifted::Raw(raw())]);
+}
+
+/// A writer that another deposed: etcd itself refuses whatever it still sends.
+#[tokio::test]
+async fn of_five_thousand_late_writes_etcd_takes_none() {
+    let server = server::Etcd::start().await;
+    let (etcd, keys) = (adapter(&server), Keys::new(CLUSTER));
+    let (of, mine) = (Ident::new("shop", "user"), Claim { cluster: CLUSTER.into(), uid: "u".into() });
+    let late = fence(&etcd).await;
+    let first =
+        [StoreOp::Put(keys.policy(&of), "1".into()), StoreOp::Claim("service.user.a".into(), "1".into())];
+    assert_eq!(etcd.transact(late, &mine, &first).await, Ok(()));
+    let next = Epoch { epoch: 2, holder: "another".into(), ..Epoch::default() };
+    assert!(etcd.swap_epoch(Some(late), &next).await.unwrap());
+    let wanted = || vec!["service.user.a".to_owned()];
+    let before = etcd.read(&of, wanted()).await.unwrap();
+    let write = |n: usize| match n % 4 {
+        0 => StoreOp::Put(keys.policy(&of), n.to_string()),
+        1 => StoreOp::Delete(keys.policy(&of)),
+        2 => StoreOp::PutRaw("service.user.a".into(), n.to_string()),
+        _ => StoreOp::Release("service.user.a".into()),
+    };
+    let attempts = stream::iter(0..5000).map(|n| {
+        let (etcd, mine, ops) = (&etcd, &mine, [write(n)]);
+        async move { etcd.transact(late, mine, &ops).await }
+    });
+    let answers: Vec<_> = attempts.buffer_unordered(16).collect().await;
+    assert!(answers.iter().all(|answer| *answer == Err(TxnError::Fenced)));
+    assert_eq!(etcd.read(&of, wanted()).await.unwrap(), before);
+    let theirs = etcd.read_epoch().await.unwrap().unwrap().1;
+    assert_eq!(etcd.transact(theirs, &mine, &[write(0)]).await, Ok(()), "the other one's is taken");
+    println!("etcd: {} late writes, 0 taken", answers.len());
 }

@@ -5,6 +5,7 @@ mod experiment;
 mod facts;
 #[path = "../../../../tests/common/consul.rs"]
 mod server;
+mod stale;
 
 use std::sync::Arc;
 use std::time::Duration;
