@@ -75,6 +75,10 @@ impl Etcd {
                 drop(held);
                 let done = client.txn(txn).await.map_err(|error| match &error {
                     etcd_client::Error::GRpcStatus(status) if status.message() == DENIED => failed(&REFUSED),
+                    // Its own text is for whoever debugs the client.
+                    etcd_client::Error::GRpcStatus(status) => {
+                        failed(&format!("{}: {}", status.code(), status.message()))
+                    }
                     _ => failed(&error),
                 })?;
                 Ok((done.succeeded(), done.op_responses()))

@@ -213,3 +213,16 @@ async fn of_five_thousand_late_writes_etcd_takes_none() {
     assert_eq!(etcd.transact(theirs, &mine, &[write(0)]).await, Ok(()), "the other one's is taken");
     println!("etcd: {} late writes, 0 taken", answers.len());
 }
+
+/// In a condition, for a person.
+#[tokio::test]
+async fn an_etcd_that_is_gone_is_told_in_words() {
+    let mut server = server::Etcd::start().await;
+    let etcd = adapter(&server);
+    fence(&etcd).await;
+    server.kill().await;
+    let error = etcd.read_epoch().await.unwrap_err().0;
+    // What the connection was doing when it broke is up to chance.
+    assert!(error.starts_with(&format!("etcd at {}: The ", server.url())), "{error}");
+    assert!(!error.contains("source:") && !error.contains('{'), "{error}");
+}
