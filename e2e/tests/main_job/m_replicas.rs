@@ -1,7 +1,6 @@
 //! Two replicas of the operator: one leads, and whichever ends, nothing is lost or deregistered.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fusebox_cluster::install::OPERATOR_NAMESPACE;
@@ -88,8 +87,7 @@ async fn hand_over(world: &World) -> Result<()> {
         Ok::<_, anyhow::Error>(())
     })
     .await?;
-    // What it had in its hands when it was frozen is old; nothing of it may show.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Its process is over, so whatever it had in its hands when it was frozen has shown by now.
     ensure!(leader(world).await? == third, "and has not taken over again");
     works(world, "1100ms", 3).await
 }
