@@ -31,6 +31,7 @@ use crate::kubernetes::routes;
 use crate::kubernetes::traefik::Traefik;
 use crate::kubernetes::watch::{Wake, start, wake_all};
 use crate::kubernetes::{Cluster, Guarded, Stores};
+use crate::leader::decide::identity;
 use crate::leader::{Clock, Elector, End, Leadership, supervise};
 use crate::metrics::{Metrics, Outcome};
 use crate::model;
@@ -76,7 +77,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         "the Fusebox operator starts"
     );
 
-    let me = format!("{}/{}", config.name, uuid::Uuid::new_v4());
+    let me = identity(&config.name, config.pod.as_deref(), &uuid::Uuid::new_v4().to_string());
     let namespace = config.namespace.as_deref().unwrap_or(client.default_namespace());
     let lease = KubeLease::new(client.clone(), namespace, &config.lease);
     let elector = Arc::new(Elector::new(lease, &me, leadership.clone(), metrics.clone()));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::NonEmptyStringValueParser;
 use fusebox::etcd::EtcdConfig;
 
 use crate::consul::ConsulConfig;
@@ -76,6 +77,9 @@ pub struct Config {
     /// This process's name in the Lease, epochs and Events; in a pod, the pod's
     #[arg(long, env = "POD_NAME", default_value = "fusebox-operator", value_name = "NAME")]
     pub name: String,
+    /// The UID of the pod, if there is one: what this pod's earlier start held is taken over at once
+    #[arg(long, env = "POD_UID", value_name = "UID", value_parser = NonEmptyStringValueParser::new())]
+    pub pod: Option<String>,
     #[command(flatten)]
     pub log: LogArgs,
 }

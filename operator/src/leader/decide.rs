@@ -112,6 +112,22 @@ impl State {
     }
 }
 
+/// The identity of one start of a process. A pod runs one at a time, so who has the same pod's UID in its identity is
+/// over when this one runs; without a pod's UID nobody is known to be.
+pub fn identity(name: &str, pod: Option<&str>, start: &str) -> String {
+    let pod = pod.map(|pod| format!("{pod}/")).unwrap_or_default();
+    format!("{name}/{pod}{start}")
+}
+
+/// Is `holder` an earlier start of the pod of `me`?
+fn is_predecessor(holder: &str, me: &str) -> bool {
+    let pod = |identity: &str| match identity.split('/').collect::<Vec<_>>()[..] {
+        [name, pod, _] => Some((name.to_owned(), pod.to_owned())),
+        _ => None,
+    };
+    pod(me).is_some_and(|mine| pod(holder) == Some(mine))
+}
+
 /// Decides for `me`, after [`State::see`] of the same view.
 pub fn decide(state: &State, view: View<'_>, me: &str, aim: Aim, now: Duration) -> Decision {
     let until = state.leads_until();
@@ -133,7 +149,7 @@ pub fn decide(state: &State, view: View<'_>, me: &str, aim: Aim, now: Duration) 
         (View::Absent, Aim::Lead) => Decision::Acquire(0),
         (View::There(record), Aim::Lead) => {
             let expires = state.expires().unwrap_or(now);
-            if record.holder.is_empty() || now >= expires {
+            if record.holder.is_empty() || now >= expires || is_predecessor(&record.holder, me) {
                 Decision::Acquire(record.transitions.saturating_add(1))
             } else {
                 Decision::Wait(Some(expires))

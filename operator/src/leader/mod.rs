@@ -9,7 +9,7 @@
 //!   is more than half again as fast as another.
 //!
 //! # Assumptions
-//! - The identity is unique for each start of the process.
+//! - The identity is unique for each start of the process, and a pod runs one process at a time.
 //! - A write that had no answer may have taken place, and may still take place later.
 //!
 //! # Caveats

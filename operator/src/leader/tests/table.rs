@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::super::decide::{Aim, Decision, Loss, Record, State, View, decide, record};
+use super::super::decide::{Aim, Decision, Loss, Record, State, View, decide, identity, record};
 
 const ME: &str = "me";
 
@@ -38,6 +38,34 @@ fn who_does_not_lead() {
     assert_eq!(lead(&seen, View::Unknown, 1000), Decision::Wait(None), "what cannot be read is not taken");
     assert_eq!(lead(&state("", 100, None), View::There(&free), 100), Decision::Acquire(4), "released");
     assert_eq!(lead(&state(ME, 100, None), View::There(&mine), 100), Decision::Renew, "the answer was lost");
+}
+
+#[test]
+fn what_the_same_pod_held_is_taken_over_at_once() {
+    let me = identity("operator-1", Some("uid-1"), "b");
+    let wait = Decision::Wait(Some(at(115)));
+    for (holder, expected) in [
+        (identity("operator-1", Some("uid-1"), "a"), Decision::Acquire(4)),
+        (identity("operator-1", Some("uid-2"), "a"), wait.clone()),
+        (identity("operator-2", Some("uid-1"), "a"), wait.clone()),
+        (identity("operator-1", None, "a"), wait.clone()),
+    ] {
+        let theirs = held(&holder);
+        let seen = state(&holder, 100, None);
+        assert_eq!(decide(&seen, View::There(&theirs), &me, Aim::Lead, at(100)), expected, "{holder}");
+        assert_eq!(decide(&seen, View::There(&theirs), &me, Aim::Leave, at(100)), Decision::Left, "{holder}");
+    }
+    let outside = identity("operator-1", None, "b");
+    let theirs = held(&identity("operator-1", None, "a"));
+    let seen = state(&theirs.holder, 100, None);
+    assert_eq!(decide(&seen, View::There(&theirs), &outside, Aim::Lead, at(100)), wait, "no pod is known");
+    // However it came about, it is no longer ours.
+    let leads = State { renewed: Some(at(100)), ..state(&me, 100, None) };
+    let theirs = held(&identity("operator-1", Some("uid-1"), "a"));
+    assert!(matches!(
+        decide(&leads, View::There(&theirs), &me, Aim::Lead, at(101)),
+        Decision::Lost(Loss::Taken(_))
+    ));
 }
 
 #[test]
