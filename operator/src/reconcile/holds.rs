@@ -1,4 +1,6 @@
-//! What a resource holds after a pass: its status keeps it from all others. Pure.
+//! What a resource holds: its status keeps it from all others. Pure.
+
+use fusebox_policy::v1alpha1::{ResilientService, ResilientServiceStatus};
 
 use super::apply::Applied;
 use super::desired::Desired;
@@ -32,4 +34,17 @@ pub fn holds(
     let asked = judged.is_ok().then(|| claims::asked(&seen.resource));
     let before = claims::held(&seen.resource).into_iter().filter(kept);
     claims::listed(asked.into_iter().flatten().chain(before))
+}
+
+/// The status that takes what an accepted spec asks for, to be written before any of it is applied: a process that
+/// dies between the two must leave nothing in place that no status names. None: it names all of it already.
+pub fn taking(seen: &Snapshot, told: &ResilientService) -> Option<ResilientServiceStatus> {
+    let mut status = told.status.clone().unwrap_or_default();
+    let asked = claims::asked(&seen.resource);
+    let claims = claims::listed(asked.into_iter().chain(claims::held(&seen.resource)));
+    if claims.iter().all(|claim| status.claims.contains(claim)) {
+        return None;
+    }
+    status.claims = claims;
+    Some(status)
 }

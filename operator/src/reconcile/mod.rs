@@ -157,6 +157,12 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
             Err(error) => return trouble(context, &resource, &error).await,
         }
     }
+    if judged.is_ok()
+        && !plan.effects.is_empty()
+        && let Err(error) = take(context, &seen, &resource).await
+    {
+        return trouble(context, &resource, &error).await;
+    }
     let applied = apply::apply(context, &seen, plan).await;
     // Effects take their time, and a backend's silence takes more: what is told is told of the newest reports.
     seen.reports = context.etcd.store.reports(&seen.ident);
@@ -199,6 +205,15 @@ async fn judge(context: &Context, seen: &mut Snapshot) -> Result<Valid, Refusal>
     }
     let message = "other resources take the same at this moment; it is looked at again".to_owned();
     Err(Refusal { reason: reasons::CONFLICT, message, lost: seen.lost.clone() })
+}
+
+/// Says in the status what is about to be applied, where that is new.
+async fn take(context: &Context, seen: &Snapshot, told: &ResilientService) -> Result<(), Unavailable> {
+    let Some(status) = holds::taking(seen, told) else { return Ok(()) };
+    if let Some(why) = context.outdated(seen).await {
+        return Err(Unavailable(why));
+    }
+    context.cluster.write_status(told, &status).await
 }
 
 /// Waits something of it for the budget of deletions?

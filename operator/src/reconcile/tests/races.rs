@@ -237,6 +237,42 @@ async fn no_two_passes_at_once_apply_one_claim() {
     assert!(wrong.is_empty(), "{} of {schedules}, like {:?}", wrong.len(), &wrong[..wrong.len().min(12)]);
 }
 
+/// A process that dies after a write leaves what it applied: the next one looks at the other resource first.
+#[tokio::test(start_paused = true)]
+async fn after_a_crash_the_other_does_not_get_what_is_applied() {
+    let (mut crashes, mut wrong) = (0, Vec::new());
+    for race in RACES {
+        let base = prepared(race.before).await;
+        for (n, answered) in (0..).flat_map(|n| [(n, true), (n, false)]) {
+            let mut scene = base.copy();
+            (race.first.then)(&scene);
+            scene.crash.after(n, answered);
+            scene.pass(&(race.first.of)()).await;
+            if !scene.crash.happened() {
+                break;
+            }
+            crashes += 1;
+            scene.restart();
+            scene.crash.pace(true);
+            (race.second.then)(&scene);
+            let (now, mut found) = (scene.later().await, Vec::new());
+            let mut second = pass(&scene.context, &scene, &(race.second.of)(), now);
+            watched(&mut second, END, &scene, &mut found).await;
+            drop(second);
+            scene.crash.pace(false);
+            scene.settle_all().await;
+            found.extend(scene.shared());
+            if !found.is_empty() {
+                wrong.push(format!("{} after write {n}, answered: {answered}: {found:?}", race.name));
+            }
+            assert!(scene.foreign_is_untouched() && scene.is_silent().await, "{}", race.name);
+        }
+    }
+    println!("crashes while two want one claim: {crashes}");
+    assert!(crashes > 50, "{crashes}");
+    assert!(wrong.is_empty(), "{} of {crashes}, like {:?}", wrong.len(), &wrong[..wrong.len().min(12)]);
+}
+
 /// Two passes on two threads may both have looked before either took.
 #[tokio::test(start_paused = true)]
 async fn what_one_took_the_other_does_not_get_though_it_looked_before() {
