@@ -22,7 +22,7 @@ const MAX_HELD: usize = 256;
 pub enum Claim {
     /// A Service of the namespace.
     Service(String),
-    /// A name in Consul.
+    /// A name in Consul, in lower case: Consul finds `User` by `user`.
     ConsulName(String),
     /// Requests for a host and a path under it.
     Route(String, String),
@@ -64,7 +64,7 @@ impl FromStr for Claim {
         let name = what.to_owned();
         Ok(match kind {
             "service" => Self::Service(name),
-            "consul" => Self::ConsulName(name),
+            "consul" => Self::ConsulName(name.to_ascii_lowercase()),
             "route" => {
                 let (host, path) = what.split_at(what.find('/').unwrap_or(what.len()));
                 Self::Route(host.to_owned(), path.to_owned())
@@ -153,7 +153,7 @@ pub fn share(a: &ResilientService, b: &ResilientService) -> bool {
 pub fn asked(of: &ResilientService) -> Vec<Claim> {
     let spec = &of.spec;
     let mut all = vec![Claim::Service(spec.service.name.clone())];
-    all.extend(consul_name(of).map(|name| Claim::ConsulName(name.to_owned())));
+    all.extend(consul_name(of).map(|name| Claim::ConsulName(name.to_ascii_lowercase())));
     for route in spec.gateway.iter().flat_map(|gateway| &gateway.routes) {
         let host = Claim::Host(route.host.clone());
         if !all.contains(&host) {
@@ -270,6 +270,15 @@ spec: {spec}
         let found = messages(&new, &[&old, &new]);
         assert!(found.len() == 1 && found[0].starts_with("the Consul name user.service"), "{found:?}");
         assert!(!found[0].contains("secret"));
+    }
+
+    #[test]
+    fn a_consul_name_is_the_same_in_any_case() {
+        let old = resource("a", "a", 1, "{ service: { name: x }, consul: { serviceName: User } }");
+        let new = resource("b", "b", 2, "{ service: { name: user }, consul: {} }");
+        assert_eq!(lost(&new, [&old, &new])[0].claim, Claim::ConsulName("user".into()));
+        let told = holding(resource("b", "c", 0, "{ service: { name: y } }"), &["consul/uSER"]);
+        assert_eq!(lost(&old, [&old, &told])[0].claim, Claim::ConsulName("user".into()), "an older status");
     }
 
     #[test]

@@ -83,6 +83,12 @@ fn content(seen: &Snapshot, spec: &ResilientServiceSpec) -> (Option<Valid>, Vec<
     if policy.as_ref().is_some_and(|policy| policy.to_json().len() > MAX_POLICY_BYTES) {
         wrong.push(format!("the merged policy has more than {MAX_POLICY_BYTES} bytes"));
     }
+    // The schema sees a serviceName, not the Service's name that it defaults to.
+    if claims::consul_name(&seen.resource).is_some_and(|name| name.eq_ignore_ascii_case("consul")) {
+        wrong.push(
+            "consul is the name of Consul's own servers: set another spec.consul.serviceName".to_owned(),
+        );
+    }
     spec.gateway.iter().for_each(|gateway| routes(gateway, &mut wrong));
     let document = spec.config.as_ref().and_then(|config| config.document.as_ref());
     let config = document.map(ToString::to_string);

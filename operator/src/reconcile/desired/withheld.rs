@@ -74,7 +74,7 @@ pub fn withheld(cluster: &str, seen: &Snapshot, refusal: &Refusal) -> Desired {
 /// Was it registered under this claim?
 pub fn is_entry_of(entry: &Entry, claim: &Claim) -> bool {
     match claim {
-        Claim::ConsulName(name) => entry.name == *name,
+        Claim::ConsulName(name) => entry.name.eq_ignore_ascii_case(name),
         Claim::Service(name) => entry.meta.get(mark::SERVICE) == Some(name),
         Claim::Route(..) | Claim::Host(_) | Claim::RawKey(_) => false,
     }

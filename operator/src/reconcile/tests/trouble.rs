@@ -115,6 +115,21 @@ async fn a_key_outside_the_namespaces_prefixes_is_refused_by_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_name_of_consuls_own_servers_is_refused_where_it_comes_from_the_service() {
+    let scene = Scene::new();
+    scene.service("consul");
+    scene.put(&user(), "{ service: { name: consul, port: grpc }, consul: {} }");
+    scene.settle(&user()).await;
+    assert_eq!(scene.told(&user(), "Accepted"), "False/Invalid");
+    let message = scene.condition(&user(), "Accepted").message;
+    assert!(message.contains("set another spec.consul.serviceName"), "{message}");
+    assert!(scene.entries().is_empty());
+    scene.put(&user(), "{ service: { name: consul, port: grpc }, consul: { serviceName: own } }");
+    scene.settle(&user()).await;
+    assert_eq!(scene.told(&user(), "Accepted"), "True/Accepted");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_missing_service_or_port_is_named_and_the_policy_is_published_all_the_same() {
     let scene = Scene::new();
     scene.put(&user(), &FULL.replace("user-service", "usr-service"));
