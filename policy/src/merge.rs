@@ -38,6 +38,7 @@ pub fn policy(spec: &ResilientServiceSpec) -> Result<Policy, Vec<String>> {
 /// None: the shadow names no section.
 fn shadow(shadow: &ShadowSpec, active: &ResilientServiceSpec, wrong: &mut Violations) -> Option<Shadow> {
     let mut own = Violations::default();
+    own.0.extend(only_acting(shadow).map(|field| format!("{field}: {ONLY_ACTS}")));
     let calls_in = shadow.inbound.as_ref().map(|i| candidate::inbound(i, active.inbound.as_ref()));
     let calls_out = shadow.outbound.as_ref().map(|o| candidate::outbound(o, active.outbound.as_ref()));
     let shadow = Shadow {
@@ -46,6 +47,29 @@ fn shadow(shadow: &ShadowSpec, active: &ResilientServiceSpec, wrong: &mut Violat
     };
     wrong.0.extend(own.0.into_iter().map(|line| format!("shadow.{line}")));
     (shadow != Shadow::default()).then_some(shadow)
+}
+
+const ONLY_ACTS: &str = "a candidate decides and does nothing, and this only acts: remove it";
+
+/// The fields of a candidate that could do nothing.
+fn only_acting(shadow: &ShadowSpec) -> impl Iterator<Item = String> {
+    let methods = shadow.inbound.iter().flat_map(|inbound| inbound.methods.iter().enumerate());
+    let methods = methods.filter(|(_, method)| method.fallback.is_some());
+    let methods = methods.map(|(n, _)| format!("inbound.methods[{n}].fallback"));
+    let acts = |retry: bool, fallback: bool| {
+        [("retry", retry), ("fallback", fallback)]
+            .into_iter()
+            .filter(|(_, there)| *there)
+            .map(|(field, _)| field)
+    };
+    let section = shadow.outbound.iter().flat_map(move |outbound| {
+        acts(outbound.retry.is_some(), outbound.fallback.is_some()).map(|field| format!("outbound.{field}"))
+    });
+    let commands = shadow.outbound.iter().flat_map(|outbound| &outbound.commands).flat_map(move |command| {
+        let at = format!("outbound.commands[{}]", command.name);
+        acts(command.retry.is_some(), command.fallback.is_some()).map(move |field| format!("{at}.{field}"))
+    });
+    methods.chain(section).chain(commands)
 }
 
 #[derive(Default)]

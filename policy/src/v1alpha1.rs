@@ -89,7 +89,7 @@ pub struct ResilientServiceSpec {
     /// stood in spec.inbound and spec.outbound. A method is the one with the same match, a command the one with
     /// the same name; one that is not there is added. So
     /// `shadow: { outbound: { commands: [{ name: find_user, timeout: 150ms }] } }` tries find_user with 150ms
-    /// and all else as it is. Retries and fallbacks only act: they mean nothing here and are left out.
+    /// and all else as it is. Retries and fallbacks only act: they are refused here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     // Boxed: as large as all else, and rarely there.
     pub shadow: Option<Box<ShadowSpec>>,
@@ -119,6 +119,18 @@ pub struct ServiceRef {
 /// What a candidate for the policy changes.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "!has(self.inbound) || !has(self.inbound.methods) || self.inbound.methods.all(m, !has(m.fallback))",
+    "a candidate decides and does nothing: remove fallback from shadow.inbound.methods"
+))]
+#[x_kube(validation = (
+    "!has(self.outbound) || !(has(self.outbound.retry) || has(self.outbound.fallback))",
+    "a candidate decides and does nothing: remove retry and fallback from shadow.outbound"
+))]
+#[x_kube(validation = (
+    "!has(self.outbound) || !has(self.outbound.commands) || self.outbound.commands.all(c, !has(c.retry) && !has(c.fallback))",
+    "a candidate decides and does nothing: remove retry and fallback from shadow.outbound.commands"
+))]
 pub struct ShadowSpec {
     /// What the candidate changes in spec.inbound. Absent: no candidate for calls to the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -30,6 +30,15 @@ async fn f_the_api_server_refuses_with_a_clear_message() -> Result<()> {
         ("gateway: { routes: [{ host: a.b }], tls: { secretName: s } }", "tls needs entryPoints.tls"),
         ("config: { etcdKeys: { /fusebox/v1/demo/epoch: x } }", "does not begin with /fusebox/"),
         ("config: { document: text }", "must be of type object"),
+        ("shadow: { outbound: { retry: { maxAttempts: 2 } } }", "a candidate decides and does nothing"),
+        (
+            "shadow: { outbound: { commands: [{ name: a, fallback: { enabled: false } }] } }",
+            "remove retry and fallback from shadow.outbound.commands",
+        ),
+        (
+            "shadow: { inbound: { methods: [{ match: { http: { pathPrefix: / } }, fallback: { contentType: a/b, body: c } }] } }",
+            "remove fallback from shadow.inbound.methods",
+        ),
     ] {
         let yaml = format!(
             "apiVersion: fusebox.dev/v1alpha1\nkind: ResilientService\nmetadata: {{ name: bad }}\n\

@@ -306,7 +306,7 @@ shadow:
   inbound:
     timeout: 2s
     methods:
-    - { match: { grpc: { service: a.S, method: Get } }, rateLimit: { requestsPerSecond: 5 }, fallback: { message: {} } }
+    - { match: { grpc: { service: a.S, method: Get } }, rateLimit: { requestsPerSecond: 5 } }
     - { match: { grpc: { service: a.S, method: Put } }, timeout: 3s }
     - { match: { http: { pathPrefix: / } } }
 ";
@@ -336,4 +336,18 @@ fn a_shadow_keeps_the_rules() {
     let method = format!("{{ {GET} }}");
     let twice = wrong(&format!("{ACTIVE}shadow: {{ inbound: {{ methods: [{method}, {method}] }} }}"));
     assert!(twice.len() == 1 && twice[0].contains("the same match as methods[0]"), "{twice:?}");
+}
+
+#[test]
+fn a_shadow_holds_nothing_that_only_acts() {
+    let fallback = "fallback: { contentType: text/plain, body: b }";
+    let method = format!("{{ match: {{ http: {{ pathPrefix: / }} }}, {fallback} }}");
+    let found = wrong(&format!(
+        "{ACTIVE}shadow: {{ inbound: {{ methods: [{method}] }}, outbound: {{ retry: {{ maxAttempts: 2 }}, \
+         fallback: {{ enabled: true }}, commands: [{{ name: a, retry: {{ maxAttempts: 3 }} }}] }} }}"
+    ));
+    let fields =
+        ["inbound.methods[0].fallback", "outbound.retry", "outbound.fallback", "outbound.commands[a].retry"];
+    let expected = fields.map(|field| format!("shadow.{field}: {ONLY_ACTS}"));
+    assert_eq!(found, expected);
 }
