@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::process::{Exec, which};
-use crate::{Places, Progress};
+use crate::{Places, Progress, places};
 
 /// A module folder of `e2e/tools`.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +37,9 @@ pub const KUBERNETES: Tool = Tool {
 };
 /// `kubectl` alone, for the road that has a stock node image.
 pub const KUBECTL: Tool = Tool { programs: &[("kubectl", "k8s.io/kubernetes/cmd/kubectl")], ..KUBERNETES };
+/// The API server alone, for tests that run it without a cluster.
+pub const APISERVER: Tool =
+    Tool { programs: &[("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")], ..KUBERNETES };
 /// kind.
 pub const KIND: Tool =
     Tool { name: "kind", module: "sigs.k8s.io/kind", programs: &[("kind", "sigs.k8s.io/kind")] };
@@ -203,6 +206,23 @@ pub fn path(places: &Places, program: &str) -> PathBuf {
     places.bin().join(program)
 }
 
+/// A program for tests that run it without a cluster: `$FUSEBOX_<PROGRAM>_BIN`, else what is in the cache.
+pub fn find(program: &str) -> Result<PathBuf> {
+    let variable = format!("FUSEBOX_{}_BIN", program.to_uppercase().replace('-', "_"));
+    if let Some(path) = std::env::var_os(&variable) {
+        return Ok(path.into());
+    }
+    let path = places::cache()?.join("bin").join(program);
+    if !path.exists() {
+        bail!(
+            "this test needs a real {program} and {} does not exist: run `cargo xtask cluster prepare` once, or set \
+             {variable} to a {program} program",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
 /// Traefik's custom resource definitions as its users get them, from its module in Go's own cache.
 pub fn traefik_crds(places: &Places) -> Result<PathBuf> {
     go_present()?;
@@ -253,7 +273,8 @@ mod tests {
     #[test]
     fn every_tool_has_a_pinned_version() -> Result<()> {
         let places = Places::find()?;
-        for tool in [KUBERNETES, KUBECTL, KIND, ETCD, ETCDCTL, COREDNS, HELM, CONSUL, TRAEFIK_CRDS] {
+        for tool in [KUBERNETES, KUBECTL, APISERVER, KIND, ETCD, ETCDCTL, COREDNS, HELM, CONSUL, TRAEFIK_CRDS]
+        {
             assert!(tool.version(&places)?.starts_with('v'), "{}", tool.name);
         }
         Ok(())
