@@ -120,8 +120,8 @@ pub fn together<'a>(waiting: impl Iterator<Item = &'a Change>) -> usize {
         guards += change.guards.len();
         writes += change.writes.len();
         bytes += change.bytes();
+        let alone = fence.is_none();
         let first = *fence.get_or_insert(change.fence);
-        let alone = keys.is_empty();
         let apart = alone || !change.keys().any(|key| keys.contains(key));
         keys.extend(change.keys());
         alone

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::drift::Drifted;
+use crate::group::Sink as _;
 
 #[path = "../../../resilience/tests/common/etcd.rs"]
 mod server;
@@ -308,7 +309,7 @@ async fn committed(server: &server::Etcd) -> u64 {
     server::counted(&server.metrics().await, "etcd_server_proposals_committed_total")
 }
 
-/// What group commit is for: many resources whose first publication comes at once. 32 passes run at a time.
+/// What group commit is for: many resources whose first publication comes at once, 32 passes at a time.
 #[tokio::test]
 async fn two_thousand_first_publications() {
     let mut server = server::Etcd::new().await;
@@ -316,21 +317,25 @@ async fn two_thousand_first_publications() {
     server.argument("--unsafe-no-fsync=false");
     server.run().await;
     let (etcd, keys) = (adapter(&server), Keys::new(CLUSTER));
-    let fence = fence(&etcd).await;
-    let of = |n: usize| Ident::new("shop", format!("user-{n}"));
-    let policy = "x".repeat(1000);
-    let (before, start) = (committed(&server).await, Instant::now());
-    let passes = stream::iter(0..2000).map(|n| {
-        let (etcd, keys, policy) = (&etcd, &keys, &policy);
-        async move {
-            assert_eq!(etcd.read(&of(n), Vec::new()).await, Ok(StoreView::default()));
-            let write = [StoreOp::Put(keys.policy(&of(n)), policy.clone())];
-            etcd.transact(fence, &claims("u"), &write).await
-        }
-    });
-    let answers: Vec<_> = passes.buffer_unordered(32).collect().await;
-    assert!(answers.iter().all(Result::is_ok));
-    let took = Instant::now() - start;
-    println!("etcd: 2000 first publications, {} transactions, {took:.2?}", committed(&server).await - before);
-    assert_eq!(etcd.inventory().await.unwrap().documents.len(), 2000);
+    let (fence, policy) = (fence(&etcd).await, "x".repeat(1000));
+    for how in ["each by itself", "grouped"] {
+        let of = |n: usize| Ident::new(how.replace(' ', "-"), format!("user-{n}"));
+        let (before, start) = (committed(&server).await, Instant::now());
+        let passes = stream::iter(0..2000).map(|n| {
+            let (etcd, write) = (&etcd, [StoreOp::Put(keys.policy(&of(n)), policy.clone())]);
+            async move {
+                assert_eq!(etcd.read(&of(n), Vec::new()).await, Ok(StoreView::default()));
+                if how == "grouped" {
+                    return etcd.transact(fence, &claims("u"), &write).await;
+                }
+                etcd.commit.sink().send(vec![Change::of(fence, &claims("u"), &write)]).await.remove(0)
+            }
+        });
+        let answers: Vec<_> = passes.buffer_unordered(32).collect().await;
+        assert!(answers.iter().all(Result::is_ok));
+        let took = Instant::now() - start;
+        let transactions = committed(&server).await - before;
+        println!("etcd: 2000 first publications, {how}: {transactions} transactions, {took:.2?}");
+    }
+    assert_eq!(etcd.inventory().await.unwrap().documents.len(), 4000);
 }
