@@ -58,7 +58,7 @@ fn every_write_is_fenced_and_a_raw_key_is_guarded_by_its_claim() {
 fn a_change() -> impl Strategy<Value = Change> {
     let key = || (0..400_u16).prop_map(|n| format!("key-{n}"));
     let value = prop_oneof![
-        4 => "[a-z]{0,20}".prop_map(String::from),
+        40 => "[a-z]{0,20}".prop_map(String::from),
         1 => (0..MAX_BYTES / 2).prop_map(|n| "x".repeat(n)),
     ];
     let is = prop_oneof![
@@ -108,7 +108,7 @@ fn too_much(all: &[Change]) -> Option<&'static str> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn each_change_goes_once_in_order_and_a_transaction_is_within_the_limits_and_no_smaller_than_it_must_be(
