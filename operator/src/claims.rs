@@ -18,7 +18,7 @@ use kube::ResourceExt;
 const MAX_HELD: usize = 256;
 
 /// Something that only one resource may have.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Claim {
     /// A Service of the namespace.
     Service(String),
@@ -141,7 +141,6 @@ pub fn lost<'a>(me: &ResilientService, all: impl IntoIterator<Item = &'a Resilie
 
 /// Is there something that both ask for or hold and only one may have? Then a change of one may concern the
 /// other.
-#[allow(dead_code, reason = "for the watches, which wake by it")]
 pub fn share(a: &ResilientService, b: &ResilientService) -> bool {
     a.uid() != b.uid() && {
         let (a, b) = (Claimant::new(a), Claimant::new(b));

@@ -32,7 +32,7 @@ pub type Tell = mpsc::UnboundedSender<Drifted>;
 
 /// Wakes whom a change concerns.
 pub async fn wake(mut drifts: mpsc::UnboundedReceiver<Drifted>, wake: Wake, resources: Store<Guarded>) {
-    let mut pace = Pace::default();
+    let mut pace = Pace::of(PACE);
     let mut tick = interval(PACE);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let tell = |of: Ident| {

@@ -148,7 +148,8 @@ impl<S: EpochStore + ?Sized> Fenced<S> {
     pub async fn verify(&self) -> Result<(), FenceError> {
         let Some(fence) = self.held.lock().await.fence else { return self.fence().await.map(drop) };
         match self.store.read_epoch().await? {
-            Some((_, at)) if at == fence => Ok(()),
+            // A restored store may come to the same place again.
+            Some((epoch, at)) if at == fence && epoch.holder == self.me => Ok(()),
             _ => self.refused(fence).await.map(drop),
         }
     }
@@ -302,6 +303,16 @@ mod tests {
         store.set(None);
         assert_eq!(second.verify().await, Err(FenceError::Restored));
         assert_eq!(store.epoch(), Some(epoch(3, "second")));
+    }
+
+    #[tokio::test]
+    async fn anothers_epoch_at_the_same_place_is_not_ours() {
+        let store = Arc::new(EpochWorld::default());
+        let (fenced, signals) = fenced(&store, "me");
+        fenced.fence().await.unwrap();
+        store.replace(epoch(1, "another"));
+        assert!(matches!(fenced.verify().await, Err(FenceError::Deposed(_))));
+        assert!(signals.deposed.borrow().is_some());
     }
 
     /// Else the sweep of one would take the entries of the other for orphans.

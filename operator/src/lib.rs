@@ -15,6 +15,7 @@ mod drift;
 mod epoch;
 pub mod etcd;
 mod gate;
+mod group;
 mod intents;
 mod kubernetes;
 mod leader;

@@ -16,7 +16,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-use crate::model::{Endpoint, Entry, ServiceView};
+use crate::claims;
+use crate::model::{self, Endpoint, Entry, ServiceView};
 
 /// A future of a port.
 pub type Answer<'a, T> = BoxFuture<'a, T>;
@@ -66,6 +67,8 @@ pub struct NodeView {
     pub foreign: bool,
     /// What is registered on it, by service id.
     pub entries: BTreeMap<String, Entry>,
+    /// How many entries of this cluster are on it beside `entries`, as far as is known.
+    pub others: usize,
 }
 
 /// One operation on a catalog node.
@@ -102,6 +105,13 @@ pub trait ConsulCatalog: EpochStore {
 
     /// A node and everything on it, read consistently.
     fn node<'a>(&'a self, node: &'a str) -> Answer<'a, Result<NodeView, Unavailable>>;
+
+    /// A node and of what is on it all that concerns a resource, read consistently: entries of its UID, of its name, and
+    /// with an id that has its UID in it. It may be all.
+    fn part<'a>(&'a self, node: &'a str, of: &'a Owner) -> Answer<'a, Result<NodeView, Unavailable>> {
+        let _ = of;
+        self.node(node)
+    }
 
     /// Applies all of `ops` or none.
     fn transact<'a>(
@@ -327,6 +337,33 @@ pub trait ClusterState: Send + Sync {
 
     /// The UIDs of all resources, those that cannot be decoded among them.
     fn uids(&self) -> BTreeSet<String>;
+
+    /// The resources that ask for or hold one of `claims`, as one of `namespace` would, and those of these UIDs, as far as
+    /// they can be decoded. Maybe others with them.
+    fn claimants(
+        &self,
+        namespace: &str,
+        claims: &[claims::Claim],
+        uids: &BTreeSet<String>,
+    ) -> Vec<Arc<ResilientService>> {
+        let _ = (namespace, claims, uids);
+        self.resources()
+    }
+
+    /// Is there a resource of this UID, be it one that cannot be decoded?
+    fn exists(&self, uid: &str) -> bool {
+        self.uids().contains(uid)
+    }
+
+    /// The names of all resources that can be decoded.
+    fn names(&self) -> BTreeSet<Ident> {
+        self.resources().iter().map(|resource| model::ident(resource)).collect()
+    }
+
+    /// How many resources there are.
+    fn count(&self) -> usize {
+        self.uids().len()
+    }
 
     /// The UIDs of all resources by name, not from the caches: read consistently from the API server, now.
     fn fresh(&self) -> Answer<'_, Result<BTreeMap<Ident, String>, Unavailable>>;

@@ -152,6 +152,7 @@ impl Consul {
             let changed = match seen {
                 Seen::Services(found) => {
                     let now = self.view(found, &BTreeMap::new());
+                    self.counted(&node, &now);
                     let entries = if now.foreign { BTreeMap::new() } else { now.entries };
                     known.services(&self.cluster, &self.intents, entries)
                 }

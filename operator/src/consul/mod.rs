@@ -11,6 +11,8 @@
 mod api;
 mod drift;
 mod http;
+#[cfg(test)]
+mod part_tests;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -27,7 +29,9 @@ pub use http::{ConsulConfig, Http};
 
 use crate::intents::Intents;
 use crate::model::mark;
-use crate::ports::{Answer, CatalogOp, ConsulCatalog, EpochStore, Fence, NodeView, TxnError, Unavailable};
+use crate::ports::{
+    Answer, CatalogOp, ConsulCatalog, EpochStore, Fence, NodeView, Owner, TxnError, Unavailable,
+};
 use api::{Check, KvPair, ListedNode, NodeServices, TxnErrors};
 
 /// The adapter.
@@ -39,6 +43,8 @@ pub struct Consul {
     reaped: Mutex<HashMap<String, Arc<Mutex<bool>>>>,
     /// The nodes that exist, as far as they were read or written.
     there: watch::Sender<BTreeSet<String>>,
+    /// How many entries of this cluster are on a node, as it was last read whole.
+    counts: watch::Sender<HashMap<String, usize>>,
     /// What each entry and check was last meant to be.
     intents: Intents,
 }
@@ -51,6 +57,7 @@ impl Consul {
             cluster: cluster.to_owned(),
             reaped: Mutex::default(),
             there: watch::Sender::default(),
+            counts: watch::Sender::default(),
             intents: Intents::default(),
         }
     }
@@ -60,14 +67,52 @@ impl Consul {
     }
 
     async fn read_node(&self, node: &str) -> Result<NodeView, Unavailable> {
-        let path = |of: &str| format!("/v1/{of}/{}?consistent", http::encode(node));
-        let services = path("catalog/node-services");
-        let checks = path("health/node");
+        let view = self.filtered(node, "", "").await?;
+        self.counted(node, &view);
+        Ok(view)
+    }
+
+    /// Of a node with many entries only those that concern `of`: so a pass costs the same, however many there are.
+    async fn read_part(&self, node: &str, of: &Owner) -> Result<NodeView, Unavailable> {
+        let known = self.counts.borrow().get(node).copied();
+        let Some(known) = known else { return self.read_node(node).await };
+        let (uid, name) = (&of.uid, of.ident.to_string());
+        let services = format!(
+            r#"Meta["{}"] == "{uid}" or Meta["{}"] == "{name}" or ID contains "{uid}""#,
+            mark::OWNER,
+            mark::RESOURCE
+        );
+        let mut view = self.filtered(node, &services, &format!(r#"ServiceID contains "{uid}""#)).await?;
+        view.entries.retain(|id, entry| {
+            let says = |key, what: &str| entry.meta.get(key).is_some_and(|value| value == what);
+            says(mark::OWNER, uid) || says(mark::RESOURCE, &name) || id.contains(uid)
+        });
+        let here = view.entries.values().filter(|entry| entry.is_in(&self.cluster)).count();
+        view.others = if view.exists { known.saturating_sub(here) } else { 0 };
+        Ok(view)
+    }
+
+    /// A node and what is on it, as far as these filters let it pass.
+    async fn filtered(&self, node: &str, services: &str, checks: &str) -> Result<NodeView, Unavailable> {
+        let path = |of: &str, filter: &str| {
+            let filter =
+                if filter.is_empty() { String::new() } else { format!("&filter={}", http::encode(filter)) };
+            format!("/v1/{of}/{}?consistent{filter}", http::encode(node))
+        };
+        let (services, checks) = (path("catalog/node-services", services), path("health/node", checks));
         let (services, checks) =
             tokio::try_join!(self.http.get::<NodeServices>(&services), self.http.get::<Vec<Check>>(&checks))?;
         let view = self.view(services, &states(checks.unwrap_or_default()));
         self.exists(node, view.exists);
         Ok(view)
+    }
+
+    /// All of a node was read.
+    fn counted(&self, node: &str, whole: &NodeView) {
+        let count = whole.entries.values().filter(|entry| entry.is_in(&self.cluster)).count();
+        self.counts.send_modify(|counts| {
+            counts.insert(node.to_owned(), count);
+        });
     }
 
     /// A node as its services and the states of its checks say.
@@ -84,6 +129,7 @@ impl Consul {
             exists: true,
             foreign: meta.get(mark::CLUSTER) != Some(&self.cluster),
             entries: entries.collect(),
+            others: 0,
         }
     }
 
@@ -232,6 +278,10 @@ impl ConsulCatalog for Consul {
 
     fn node<'a>(&'a self, node: &'a str) -> Answer<'a, Result<NodeView, Unavailable>> {
         Box::pin(self.read_node(node))
+    }
+
+    fn part<'a>(&'a self, node: &'a str, of: &'a Owner) -> Answer<'a, Result<NodeView, Unavailable>> {
+        Box::pin(self.read_part(node, of))
     }
 
     fn transact<'a>(

@@ -88,7 +88,7 @@ async fn a_node_is_read_with_its_checks_and_its_mark() {
         let (_, config) = by_path(node.clone(), checks.clone()).await;
         let read = Consul::new(Http::new(&config).unwrap(), cluster).node("n").await.unwrap();
         let entries = [("s1".to_owned(), entry("s1"))].into();
-        assert_eq!(read, NodeView { exists: true, foreign, entries });
+        assert_eq!(read, NodeView { exists: true, foreign, entries, others: 0 });
     }
 }
 

@@ -23,6 +23,6 @@ mod decide;
 mod keep;
 pub mod port;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 
 pub use keep::Keeper;

@@ -51,7 +51,7 @@ impl Etcd {
         let mut all: Vec<Found> = Vec::new();
         loop {
             let page = options.clone().with_range(end_of(prefix)).with_limit(PAGE);
-            let (_, answers) = self.txn(Txn::new().and_then([TxnOp::get(from, Some(page))])).await?;
+            let (_, answers) = self.link.txn(Txn::new().and_then([TxnOp::get(from, Some(page))])).await?;
             let Some(TxnOpResponse::Get(found)) = answers.first() else { return Ok(all) };
             let Some(last) = GetResponse::kvs(found).last() else { return Ok(all) };
             from = [last.key(), b"\0"].concat();

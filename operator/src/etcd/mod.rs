@@ -1,46 +1,48 @@
 //! etcd: policies, config documents and raw keys out, reports in.
 //!
 //! # Guarantees
-//! - One change of a resource is one transaction, which compares the epoch key; reads are linearizable.
+//! - One change of a resource is in one transaction, maybe with others' changes, which compares the epoch key; reads
+//!   are linearizable.
 //! - A raw key and its claim are created together or not at all, and written only while the claim is ours.
 
+mod batch;
+mod commit;
 mod drift;
 mod inventory;
+mod link;
 mod reports;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use etcd_client::{Client, Compare, CompareOp, GetResponse, Txn, TxnOp, TxnOpResponse};
-use fusebox::etcd::{EtcdConfig, connect};
+use etcd_client::{Compare, CompareOp, Txn, TxnOp};
+use fusebox::etcd::EtcdConfig;
 use fusebox_policy::keys::{Ident, Keys};
 use fusebox_policy::wire::{Claim, Epoch};
-use tokio::sync::Mutex;
 
 pub use drift::follow_drift;
 pub use reports::{Changed, Reports};
 
-use crate::gate::Gate;
+use crate::gate::DEADLINE;
+use crate::group::Group;
 use crate::intents::Intents;
 use crate::ports::{
     Answer, EpochStore, Fence, Inventory, PolicyStore, RawView, Reported, StoreOp, StoreView, TxnError,
     Unavailable,
 };
+use batch::{Change, revision};
+use commit::Commit;
+use link::{Link, value};
 
 /// How many raw keys are read at once: two reads each, and etcd takes 128 in a transaction.
 const KEYS_A_READ: usize = 60;
 
-/// What etcd says to a user without a right, and what is to be done about it.
-const DENIED: &str = "etcdserver: permission denied";
-const REFUSED: &str = "etcd refuses a key to the operator's user: its role lacks a right of docs/etcd.md, or a \
-                       prefix was taken out of allowedKeyPrefixes while a resource still holds keys under it";
-
 /// The adapter.
 pub struct Etcd {
-    config: EtcdConfig,
+    link: Arc<Link>,
+    commit: Group<Commit>,
     keys: Keys,
     allowed: Vec<String>,
-    client: Mutex<Option<Client>>,
-    gate: Gate,
     reports: Reports,
     intents: Intents,
 }
@@ -48,8 +50,9 @@ pub struct Etcd {
 impl Etcd {
     /// For one cluster's keys, and the raw keys under the `allowed` prefixes. Nothing is sent yet.
     pub fn new(config: EtcdConfig, cluster: &str, allowed: Vec<String>, reports: Reports) -> Self {
-        let (keys, gate) = (Keys::new(cluster), Gate::new("etcd"));
-        Self { config, keys, allowed, client: Mutex::default(), gate, reports, intents: Intents::default() }
+        let (keys, link) = (Keys::new(cluster), Arc::new(Link::new(config)));
+        let commit = Group::new(Commit::new(link.clone(), keys.epoch()));
+        Self { link, commit, keys, allowed, reports, intents: Intents::default() }
     }
 
     /// What it writes from now on.
@@ -57,43 +60,10 @@ impl Etcd {
         self.intents.clone()
     }
 
-    /// One transaction. After a failure the next one connects anew: with a rotated password, to a moved
-    /// address.
-    async fn txn(&self, txn: Txn) -> Result<(bool, Vec<TxnOpResponse>), Unavailable> {
-        let failed = |error: &dyn std::fmt::Display| {
-            Unavailable(format!("etcd at {}: {error}", self.config.endpoints().join(", ")))
-        };
-        // Boxed: the future of a connection is large.
-        let done = self
-            .gate
-            .run(Box::pin(async {
-                let mut held = self.client.lock().await;
-                let mut client = match &*held {
-                    Some(client) => client.clone(),
-                    None => held.insert(connect(&self.config).await.map_err(|error| failed(&error))?).clone(),
-                };
-                drop(held);
-                let done = client.txn(txn).await.map_err(|error| match &error {
-                    etcd_client::Error::GRpcStatus(status) if status.message() == DENIED => failed(&REFUSED),
-                    // Its own text is for whoever debugs the client.
-                    etcd_client::Error::GRpcStatus(status) => {
-                        failed(&format!("{}: {}", status.code(), status.message()))
-                    }
-                    _ => failed(&error),
-                })?;
-                Ok((done.succeeded(), done.op_responses()))
-            }))
-            .await;
-        if done.is_err() {
-            *self.client.lock().await = None;
-        }
-        done
-    }
-
     /// The values of these keys, in order, at one revision.
     async fn get(&self, keys: impl IntoIterator<Item = String>) -> Result<Vec<Option<String>>, Unavailable> {
         let gets: Vec<TxnOp> = keys.into_iter().map(|key| TxnOp::get(key, None)).collect();
-        let (_, answers) = self.txn(Txn::new().and_then(gets)).await?;
+        let (_, answers) = self.link.txn(Txn::new().and_then(gets)).await?;
         Ok(answers.iter().map(|answer| value(answer).map(|(value, _)| value)).collect())
     }
 
@@ -126,21 +96,12 @@ impl Etcd {
     }
 
     async fn write(&self, fence: Fence, claim: &Claim, ops: &[StoreOp]) -> Result<(), TxnError> {
-        let epoch = self.keys.epoch();
         self.mean(claim, ops);
-        let (compares, writes) = txn(&epoch, fence, claim, ops);
-        let txn = Txn::new().when(compares).and_then(writes).or_else([TxnOp::get(epoch, None)]);
-        let (succeeded, answers) = self.txn(txn).await?;
-        if succeeded {
-            return Ok(());
-        }
-        let stands = answers.first().and_then(value).map(|(_, at)| at);
-        if stands != Some(fence) {
-            return Err(TxnError::Fenced);
-        }
-        let keys: Vec<&str> = ops.iter().filter_map(guarded).collect();
-        let why = format!("one of the keys {} or its claim was changed meanwhile", keys.join(", "));
-        Err(TxnError::Refused(vec![(0, why)]))
+        let silent = || {
+            let silence = format!("etcd gave no answer within {} s", DEADLINE.as_secs());
+            Err(Unavailable(silence).into())
+        };
+        self.commit.run(Change::of(fence, claim, ops)).await.unwrap_or_else(silent)
     }
 }
 
@@ -166,85 +127,17 @@ impl Etcd {
     }
 }
 
-/// The key of which more than the epoch is compared.
-fn guarded(op: &StoreOp) -> Option<&str> {
-    match op {
-        StoreOp::DeleteAt(key, _)
-        | StoreOp::Claim(key, _)
-        | StoreOp::TakeOver(key, ..)
-        | StoreOp::PutRaw(key, _)
-        | StoreOp::Release(key)
-        | StoreOp::Reap(key, _) => Some(key),
-        StoreOp::Put(..) | StoreOp::Delete(_) => None,
-    }
-}
-
-/// What is compared and what is written.
-fn txn(epoch: &str, fence: Fence, claim: &Claim, ops: &[StoreOp]) -> (Vec<Compare>, Vec<TxnOp>) {
-    let json = |claim: &Claim| serde_json::to_string(claim).unwrap_or_default();
-    let mine = json(claim);
-    let absent = |key: String| Compare::create_revision(key, CompareOp::Equal, 0);
-    let claimed = |key: &str, by: String| Compare::value(Keys::raw_claim(key), CompareOp::Equal, by);
-    let owned = |key: &str| claimed(key, mine.clone());
-    let mut compares = vec![Compare::mod_revision(epoch, CompareOp::Equal, revision(fence))];
-    let mut writes = Vec::new();
-    for op in ops {
-        match op {
-            StoreOp::Put(key, value) => writes.push(TxnOp::put(key.as_str(), value.as_str(), None)),
-            StoreOp::Delete(key) => writes.push(TxnOp::delete(key.as_str(), None)),
-            StoreOp::DeleteAt(key, at) => {
-                compares.push(Compare::mod_revision(key.as_str(), CompareOp::Equal, revision(*at)));
-                writes.push(TxnOp::delete(key.as_str(), None));
-            }
-            StoreOp::Claim(key, value) => {
-                compares.extend([absent(key.clone()), absent(Keys::raw_claim(key))]);
-                writes.push(TxnOp::put(key.as_str(), value.as_str(), None));
-                writes.push(TxnOp::put(Keys::raw_claim(key), mine.as_str(), None));
-            }
-            StoreOp::TakeOver(key, value, from) => {
-                compares.push(claimed(key, json(from)));
-                writes.push(TxnOp::put(key.as_str(), value.as_str(), None));
-                writes.push(TxnOp::put(Keys::raw_claim(key), mine.as_str(), None));
-            }
-            StoreOp::PutRaw(key, value) => {
-                compares.push(owned(key));
-                writes.push(TxnOp::put(key.as_str(), value.as_str(), None));
-            }
-            StoreOp::Release(key) | StoreOp::Reap(key, _) => {
-                compares.push(if let StoreOp::Reap(_, from) = op {
-                    claimed(key, json(from))
-                } else {
-                    owned(key)
-                });
-                writes.push(TxnOp::delete(key.as_str(), None));
-                writes.push(TxnOp::delete(Keys::raw_claim(key), None));
-            }
-        }
-    }
-    (compares, writes)
-}
-
-fn revision(fence: Fence) -> i64 {
-    i64::try_from(fence.0).unwrap_or(i64::MAX)
-}
-
-/// The value a read found, and the revision it was written at.
-fn value(answer: &TxnOpResponse) -> Option<(String, Fence)> {
-    let TxnOpResponse::Get(found) = answer else { return None };
-    let kv = GetResponse::kvs(found).first()?;
-    let at = Fence(u64::try_from(kv.mod_revision()).unwrap_or_default());
-    Some((String::from_utf8_lossy(kv.value()).into_owned(), at))
-}
-
 impl EpochStore for Etcd {
     fn read_epoch(&self) -> Answer<'_, Result<Option<(Epoch, Fence)>, Unavailable>> {
         Box::pin(async {
             let get = TxnOp::get(self.keys.epoch(), None);
-            let (_, answers) = self.txn(Txn::new().and_then([get])).await?;
+            let (_, answers) = self.link.txn(Txn::new().and_then([get])).await?;
             Ok(answers.first().and_then(value).map(|(json, at)| {
                 // What is there but no epoch has no holder: it is raised.
                 let nobody = |_| Epoch { holder: "nobody: not an epoch".to_owned(), ..Epoch::default() };
-                (serde_json::from_str(&json).unwrap_or_else(nobody), at)
+                let epoch = serde_json::from_str(&json).unwrap_or_else(nobody);
+                self.commit.sink().seen(&epoch, &json);
+                (epoch, at)
             }))
         })
     }
@@ -258,9 +151,11 @@ impl EpochStore for Etcd {
             let key = self.keys.epoch();
             // A key that is absent has the revision 0.
             let at = expected.map_or(0, revision);
-            let put = TxnOp::put(key.as_str(), serde_json::to_string(epoch).unwrap_or_default(), None);
+            let json = serde_json::to_string(epoch).unwrap_or_default();
+            let put = TxnOp::put(key.as_str(), json.as_str(), None);
             let txn = Txn::new().when([Compare::mod_revision(key, CompareOp::Equal, at)]).and_then([put]);
-            self.txn(txn).await.map(|(succeeded, _)| succeeded)
+            self.commit.sink().raises(epoch, &json);
+            Ok(self.link.txn(txn).await?.0)
         })
     }
 }

@@ -107,7 +107,7 @@ impl Reports {
         keys: &Keys,
         changed: &mpsc::UnboundedSender<Changed>,
     ) {
-        let mut pace = Pace::default();
+        let mut pace = Pace::of(PACE);
         let mut tick = interval(PACE);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut lost_at: Option<Instant> = None;

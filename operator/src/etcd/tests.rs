@@ -1,46 +1,19 @@
-//! What a transaction compares and writes; then on a real etcd what is read and followed.
+//! On a real etcd: what is read, followed and refused.
 
 use fusebox_policy::wire::Epoch;
+use futures::future::join_all;
 use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::*;
 use crate::drift::Drifted;
+use crate::group::Sink as _;
 
 #[path = "../../../resilience/tests/common/etcd.rs"]
 mod server;
 
 use server::eventually;
-
-#[test]
-fn every_write_is_fenced_and_a_raw_key_is_guarded_by_its_claim() {
-    let claim = Claim { cluster: "demo".into(), uid: "u".into() };
-    let dead = Claim { cluster: "demo".into(), uid: "gone".into() };
-    let ops = [
-        StoreOp::Put("p".into(), "1".into()),
-        StoreOp::Delete("d".into()),
-        StoreOp::Claim("new".into(), "1".into()),
-        StoreOp::PutRaw("own".into(), "2".into()),
-        StoreOp::Release("old".into()),
-        StoreOp::DeleteAt("unchanged".into(), Fence(5)),
-        StoreOp::TakeOver("dead".into(), "3".into(), dead.clone()),
-        StoreOp::Reap("left".into(), dead),
-    ];
-    let (compares, writes) = txn("/epoch", Fence(7), &claim, &ops);
-    let mine = r#"{"cluster":"demo","uid":"u"}"#;
-    let wanted = [
-        Compare::mod_revision("/epoch", CompareOp::Equal, 7),
-        Compare::create_revision("new", CompareOp::Equal, 0),
-        Compare::create_revision("/fusebox/v1/claims/raw/new", CompareOp::Equal, 0),
-        Compare::value("/fusebox/v1/claims/raw/own", CompareOp::Equal, mine),
-        Compare::value("/fusebox/v1/claims/raw/old", CompareOp::Equal, mine),
-        Compare::mod_revision("unchanged", CompareOp::Equal, 5),
-        Compare::value("/fusebox/v1/claims/raw/dead", CompareOp::Equal, r#"{"cluster":"demo","uid":"gone"}"#),
-        Compare::value("/fusebox/v1/claims/raw/left", CompareOp::Equal, r#"{"cluster":"demo","uid":"gone"}"#),
-    ];
-    assert_eq!(format!("{compares:?}"), format!("{wanted:?}"));
-    assert_eq!(writes.len(), ops.iter().map(StoreOp::weight).sum::<usize>());
-}
 
 const CLUSTER: &str = "demo";
 
@@ -113,7 +86,7 @@ async fn what_others_change_is_told_and_what_we_write_is_not() {
     let server = server::Etcd::start().await;
     let (mut client, etcd, keys) = (server.client().await, adapter(&server), Keys::new(CLUSTER));
     let (tell, mut told) = mpsc::unbounded_channel();
-    let follow = follow_drift(etcd.config.clone(), keys.clone(), etcd.allowed.clone(), etcd.intents(), tell);
+    let follow = follow_drift(etcd.link.config(), keys.clone(), etcd.allowed.clone(), etcd.intents(), tell);
     tokio::spawn(follow);
     let user = Ident::new("shop", "user");
     // Foreign keys, one in each range that is followed, and what is told of them.
@@ -225,4 +198,144 @@ async fn an_etcd_that_is_gone_is_told_in_words() {
     // What the connection was doing when it broke is up to chance.
     assert!(error.starts_with(&format!("etcd at {}: The ", server.url())), "{error}");
     assert!(!error.contains("source:") && !error.contains('{'), "{error}");
+}
+
+fn claims(uid: &str) -> Claim {
+    Claim { cluster: CLUSTER.into(), uid: uid.into() }
+}
+
+/// Each of them a resource's, of which some cannot take place.
+#[tokio::test]
+async fn a_change_that_cannot_be_made_keeps_no_other_from_being_made() {
+    let server = server::Etcd::start().await;
+    let (mut client, etcd, keys) = (server.client().await, adapter(&server), Keys::new(CLUSTER));
+    client.put("service.user.taken", "theirs", None).await.unwrap();
+    let fence = fence(&etcd).await;
+    let of = |n: usize| Ident::new("shop", format!("user-{n}"));
+    let all: Vec<(Claim, Vec<StoreOp>)> = (0..200)
+        .map(|n| {
+            let raw = if n % 7 == 3 { "service.user.taken".to_owned() } else { format!("service.user.{n}") };
+            let ops =
+                vec![StoreOp::Put(keys.policy(&of(n)), n.to_string()), StoreOp::Claim(raw, n.to_string())];
+            (claims(&n.to_string()), ops)
+        })
+        .collect();
+    let before = committed(&server).await;
+    let answers = join_all(all.iter().map(|(claim, ops)| etcd.transact(fence, claim, ops))).await;
+    for (n, answer) in answers.iter().enumerate() {
+        let view = etcd.read(&of(n), vec![format!("service.user.{n}")]).await.unwrap();
+        let raw = &view.raw[&format!("service.user.{n}")];
+        if n % 7 == 3 {
+            let Err(TxnError::Refused(why)) = answer else { unreachable!("{n}: {answer:?}") };
+            assert!(why[0].1.contains("service.user.taken"), "{why:?}");
+            assert_eq!((&view.policy, &raw.value), (&None, &None), "half of {n} was made");
+        } else {
+            assert_eq!(answer, &Ok(()), "{n}");
+            assert_eq!((view.policy, raw.claim.clone()), (Some(n.to_string()), Some(claims(&n.to_string()))));
+        }
+    }
+    let found = client.get("service.user.taken", None).await.unwrap();
+    assert_eq!(found.kvs()[0].value(), b"theirs");
+    println!("etcd: 200 changes, {} transactions", committed(&server).await - before);
+}
+
+/// etcd refuses a transaction as a whole without saying whose fault it is.
+#[tokio::test]
+async fn a_change_that_etcd_refuses_keeps_no_other_from_being_made() {
+    let server = server::Etcd::start().await;
+    let (etcd, keys) = (adapter(&server), Keys::new(CLUSTER));
+    let fence = fence(&etcd).await;
+    let of = |n: usize| Ident::new("shop", format!("user-{n}"));
+    let all: Vec<Vec<StoreOp>> = (0..20)
+        .map(|n| match n {
+            // The same key twice, more than etcd takes at once, more bytes than it takes.
+            3 => vec![
+                StoreOp::Put(keys.policy(&of(n)), "1".into()),
+                StoreOp::Put(keys.policy(&of(n)), "2".into()),
+            ],
+            5 => (0..129).map(|n| StoreOp::Put(format!("key-{n}"), String::new())).collect(),
+            7 => vec![StoreOp::Put(keys.policy(&of(n)), "x".repeat(2 << 20))],
+            _ => vec![StoreOp::Put(keys.policy(&of(n)), n.to_string())],
+        })
+        .collect();
+    let mine = claims("u");
+    let answers = join_all(all.iter().map(|ops| etcd.transact(fence, &mine, ops))).await;
+    for (n, answer) in answers.iter().enumerate() {
+        let there = etcd.read(&of(n), Vec::new()).await.unwrap().policy;
+        if [3, 5, 7].contains(&n) {
+            assert!(matches!(answer, Err(TxnError::Unavailable(_))) && there.is_none(), "{n}: {answer:?}");
+        } else {
+            assert_eq!((answer, there), (&Ok(()), Some(n.to_string())), "{n}");
+        }
+    }
+}
+
+/// A restored etcd counts its revisions anew, and may come to the same one with another's epoch.
+#[tokio::test]
+async fn an_epoch_at_the_same_revision_that_is_not_ours_is_a_fence() {
+    let mut server = server::Etcd::start().await;
+    let (etcd, keys) = (adapter(&server), Keys::new(CLUSTER));
+    let ours = fence(&etcd).await;
+    let write = [StoreOp::Put(keys.policy(&Ident::new("shop", "user")), "1".into())];
+    assert_eq!(etcd.transact(ours, &claims("u"), &write).await, Ok(()));
+    server.kill().await;
+    server.wipe();
+    server.run().await;
+    let theirs = Epoch { epoch: 1, holder: "another".into(), ..Epoch::default() };
+    let mut client = server.client().await;
+    client.put(keys.epoch(), serde_json::to_string(&theirs).unwrap(), None).await.unwrap();
+    let (found, at) = eventually_ok(async || etcd.read_epoch().await).await.unwrap();
+    assert_eq!((found, at), (theirs, ours), "the same revision, as this test needs");
+    assert_eq!(etcd.transact(ours, &claims("u"), &write).await, Err(TxnError::Fenced));
+    // One of our own holder at the same place is ours, whatever else it says.
+    let moved = Epoch { epoch: 1, holder: "me".into(), home: "here".into() };
+    client.put(keys.epoch(), serde_json::to_string(&moved).unwrap(), None).await.unwrap();
+    let (_, at) = etcd.read_epoch().await.unwrap().unwrap();
+    assert_eq!(etcd.transact(at, &claims("u"), &write).await, Ok(()));
+}
+
+async fn eventually_ok<T>(ask: impl AsyncFn() -> Result<T, Unavailable>) -> T {
+    let mut found = None;
+    eventually("it answers again", async || {
+        found = ask().await.ok();
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}
+
+/// How many transactions that write etcd has committed.
+async fn committed(server: &server::Etcd) -> u64 {
+    server::counted(&server.metrics().await, "etcd_server_proposals_committed_total")
+}
+
+/// What group commit is for: many resources whose first publication comes at once, 32 passes at a time.
+#[tokio::test]
+async fn two_thousand_first_publications() {
+    let mut server = server::Etcd::new().await;
+    // As in production: a transaction is on the disk before it is answered.
+    server.argument("--unsafe-no-fsync=false");
+    server.run().await;
+    let (etcd, keys) = (adapter(&server), Keys::new(CLUSTER));
+    let (fence, policy) = (fence(&etcd).await, "x".repeat(1000));
+    for how in ["each by itself", "grouped"] {
+        let of = |n: usize| Ident::new(how.replace(' ', "-"), format!("user-{n}"));
+        let (before, start) = (committed(&server).await, Instant::now());
+        let passes = stream::iter(0..2000).map(|n| {
+            let (etcd, write) = (&etcd, [StoreOp::Put(keys.policy(&of(n)), policy.clone())]);
+            async move {
+                assert_eq!(etcd.read(&of(n), Vec::new()).await, Ok(StoreView::default()));
+                if how == "grouped" {
+                    return etcd.transact(fence, &claims("u"), &write).await;
+                }
+                etcd.commit.sink().send(vec![Change::of(fence, &claims("u"), &write)]).await.remove(0)
+            }
+        });
+        let answers: Vec<_> = passes.buffer_unordered(32).collect().await;
+        assert!(answers.iter().all(Result::is_ok));
+        let took = Instant::now() - start;
+        let transactions = committed(&server).await - before;
+        println!("etcd: 2000 first publications, {how}: {transactions} transactions, {took:.2?}");
+    }
+    assert_eq!(etcd.inventory().await.unwrap().documents.len(), 4000);
 }

@@ -2,6 +2,7 @@
 
 pub mod herald;
 pub mod home;
+mod index;
 pub mod lease;
 pub mod routes;
 #[cfg(test)]
@@ -23,9 +24,12 @@ use kube::runtime::reflector::{ObjectRef, Store, store::WriterDropped};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
+use crate::claims::{self, Claim};
 use crate::gate::Gate;
 use crate::model::{self, Endpoint, ServiceView};
 use crate::ports::{Answer, ClusterState, Finalizer, Notice, Standing, Unavailable};
+
+use index::Index;
 
 /// The field manager of everything we write.
 pub const MANAGER: &str = "fusebox-operator";
@@ -48,9 +52,50 @@ pub struct Stores {
     pub services: Store<Service>,
     /// Slices.
     pub slices: Store<EndpointSlice>,
+    /// Resources by what they have.
+    by: Index<Guarded, By>,
+    /// Slices by the namespace and name of their Service.
+    slices_of: Index<EndpointSlice, (String, String)>,
+}
+
+/// What a resource is looked for by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum By {
+    Uid(String),
+    /// What it asks for or holds; a Service is one of its namespace.
+    Claim(Option<String>, Claim),
+}
+
+impl By {
+    fn claim(namespace: &str, claim: &Claim) -> Self {
+        let namespace = matches!(claim, Claim::Service(_)).then(|| namespace.to_owned());
+        Self::Claim(namespace, claim.clone())
+    }
+
+    fn all(resource: &Guarded) -> Vec<Self> {
+        let namespace = resource.namespace().unwrap_or_default();
+        let claims = resource.0.iter().flat_map(|of| [claims::asked(of), claims::held(of)].concat());
+        let claims = claims.map(|claim| Self::claim(&namespace, &claim));
+        resource.uid().map(Self::Uid).into_iter().chain(claims).collect()
+    }
 }
 
 impl Stores {
+    /// Of these caches; the indexes are to see what the watches deliver.
+    fn new(resources: Store<Guarded>, services: Store<Service>, slices: Store<EndpointSlice>) -> Self {
+        let service = |slice: &EndpointSlice| {
+            let name = slice.labels().get(SERVICE_LABEL);
+            name.map(|name| (slice.namespace().unwrap_or_default(), name.clone())).into_iter().collect()
+        };
+        Self { resources, services, slices, by: Index::new(By::all), slices_of: Index::new(service) }
+    }
+
+    /// The resources that ask for or hold one of `claims` as one of the namespace would.
+    fn claimants(&self, namespace: &str, claims: &[Claim]) -> Vec<Arc<Guarded>> {
+        let by: Vec<By> = claims.iter().map(|claim| By::claim(namespace, claim)).collect();
+        self.by.find(&self.resources, &by)
+    }
+
     /// Waits until every kind has delivered its first full list: a missing Service must be missing, not just not
     /// seen yet. An error: a watch ended, so it never will.
     pub async fn first_lists(&self) -> Result<(), WriterDropped> {
@@ -131,6 +176,32 @@ impl ClusterState for Cluster {
         self.stores.resources.state().iter().filter_map(|guarded| guarded.uid()).collect()
     }
 
+    fn claimants(
+        &self,
+        namespace: &str,
+        claims: &[Claim],
+        uids: &BTreeSet<String>,
+    ) -> Vec<Arc<ResilientService>> {
+        let claims = claims.iter().map(|claim| By::claim(namespace, claim));
+        let by: Vec<By> = claims.chain(uids.iter().cloned().map(By::Uid)).collect();
+        let found = self.stores.by.find(&self.stores.resources, &by);
+        found.into_iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned().map(Arc::new)).collect()
+    }
+
+    fn exists(&self, uid: &str) -> bool {
+        self.stores.by.has(&By::Uid(uid.to_owned()))
+    }
+
+    fn names(&self) -> BTreeSet<Ident> {
+        let all = self.stores.resources.state();
+        let names = all.iter().filter(|guarded| guarded.0.is_ok());
+        names.map(|of| Ident::new(of.namespace().unwrap_or_default(), of.name_any())).collect()
+    }
+
+    fn count(&self) -> usize {
+        self.stores.resources.len()
+    }
+
     fn fresh(&self) -> Answer<'_, Result<BTreeMap<Ident, String>, Unavailable>> {
         Box::pin(self.gate.run(async move {
             let api = Api::<ResilientService>::all(self.client.clone());
@@ -157,10 +228,8 @@ impl ClusterState for Cluster {
     }
 
     fn endpoints(&self, namespace: &str, service: &ServiceView) -> Vec<Endpoint> {
-        let slices = self.stores.slices.state_filter(|slice| {
-            slice.namespace().as_deref() == Some(namespace)
-                && slice.labels().get(SERVICE_LABEL) == Some(&service.name)
-        });
+        let of = (namespace.to_owned(), service.name.clone());
+        let slices = self.stores.slices_of.find(&self.stores.slices, [&of]);
         model::endpoints(slices.iter().map(Arc::as_ref), &service.family)
     }
 

@@ -48,7 +48,7 @@ fn stores() -> (Stores, Writer<Guarded>, Writer<Service>, Writer<EndpointSlice>)
     let (resources, of_resources) = reflector::store();
     let (services, of_services) = reflector::store();
     let (slices, of_slices) = reflector::store();
-    (Stores { resources, services, slices }, of_resources, of_services, of_slices)
+    (Stores::new(resources, services, slices), of_resources, of_services, of_slices)
 }
 
 #[tokio::test]

@@ -10,12 +10,12 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::Status;
 use kube::runtime::predicates;
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::{Predicate, WatchStreamExt};
 use kube::runtime::watcher::{self, watcher};
@@ -24,28 +24,42 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::{Guarded, SERVICE_LABEL, Stores};
-use crate::claims;
+use crate::claims::{self, Claim};
+use crate::pace::paced;
+
+/// The least time between two looks at a resource's instances: the first change is looked at at once.
+const FLAPS: Duration = Duration::from_millis(100);
 
 /// Which resource to reconcile. Unbounded: the controller always reads it, and keeps each object once.
 pub type Wake = mpsc::UnboundedSender<ObjectRef<Guarded>>;
 
 /// Starts them; they run as long as the process.
 pub fn start(client: &Client, wake: &Wake) -> Stores {
-    let (services, service_events) = cache::<Service>(client, watcher::Config::default());
-    let (slices, slice_events) =
-        cache::<EndpointSlice>(client, watcher::Config::default().labels(SERVICE_LABEL));
-    let (resources, changes) = resources(client);
-    let stores = Stores { resources: resources.clone(), services, slices };
+    let (resources, of_resources) = reflector::store();
+    let (services, of_services) = reflector::store();
+    let (slices, of_slices) = reflector::store();
+    let stores = Stores::new(resources, services, slices);
+    let (by, slices_of) = (stores.by.clone(), stores.slices_of.clone());
+    let resource_events = cache(client, watcher::Config::default(), of_resources, move |event| by.see(event));
+    let service_events = cache(client, watcher::Config::default(), of_services, |_| {});
+    let config = watcher::Config::default().labels(SERVICE_LABEL);
+    let slice_events = cache(client, config, of_slices, move |event| slices_of.see(event));
 
-    let (to, all) = (wake.clone(), resources.clone());
-    tokio::spawn(each("ResilientService", changes, move |changes| wake_concerned(&to, &all, &changes)));
-    let (to, all) = (wake.clone(), resources.clone());
+    let (to, all, mut news) = (wake.clone(), stores.clone(), News::default());
+    tokio::spawn(each("ResilientService", resource_events, move |event| {
+        wake_concerned(&to, &all, &news.of(event));
+    }));
+    let (to, all) = (wake.clone(), stores.clone());
     tokio::spawn(each("Service", service_events, move |event| {
         wake_by(&to, &all, &event, |service| Some(service.name_any()));
     }));
-    let (to, all) = (wake.clone(), resources);
+    // Instances that come and go all the time cost no more than this.
+    let (flapping, flaps) = mpsc::unbounded_channel();
+    let to = wake.clone();
+    tokio::spawn(paced(FLAPS, flaps, move |of| drop(to.send(of))));
+    let all = stores.clone();
     tokio::spawn(each("EndpointSlice", slice_events, move |event| {
-        wake_by(&to, &all, &event, |slice| slice.labels().get(SERVICE_LABEL).cloned());
+        wake_by(&flapping, &all, &event, |slice| slice.labels().get(SERVICE_LABEL).cloned());
     }));
     stores
 }
@@ -61,35 +75,38 @@ pub fn wake_all(wake: &Wake, resources: &Store<Guarded>) {
 /// nothing else.
 fn wake_by<K: ResourceExt>(
     wake: &Wake,
-    resources: &Store<Guarded>,
+    stores: &Stores,
     event: &watcher::Event<K>,
     service: impl Fn(&K) -> Option<String>,
 ) {
     match event {
         watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
-            let (namespace, service) = (object.namespace(), service(object));
-            let uses = |resource: &Guarded| {
-                resource.meta().namespace == namespace
-                    && resource.0.as_ref().is_ok_and(|r| Some(&r.spec.service.name) == service.as_ref())
-            };
-            for user in resources.state_filter(uses) {
-                let _ = wake.send(ObjectRef::from_obj(&*user));
+            let (Some(namespace), Some(service)) = (object.namespace(), service(object)) else { return };
+            let uses = |of: &Guarded| of.0.as_ref().is_ok_and(|of| of.spec.service.name == service);
+            for of in stores.claimants(&namespace, &[Claim::Service(service.clone())]) {
+                if uses(&of) {
+                    let _ = wake.send(ObjectRef::from_obj(&*of));
+                }
             }
         }
-        watcher::Event::InitDone => wake_all(wake, resources),
+        watcher::Event::InitDone => wake_all(wake, &stores.resources),
         watcher::Event::Init | watcher::Event::InitApply(_) => {}
     }
 }
 
 /// Wakes those that changed, then those that share a claim with them.
-fn wake_concerned(wake: &Wake, resources: &Store<Guarded>, changes: &[Change]) {
+fn wake_concerned(wake: &Wake, stores: &Stores, changes: &[Change]) {
     let first: HashSet<&ObjectRef<Guarded>> = changes.iter().map(|change| &change.of).collect();
-    let shares = |other: &Guarded| {
-        !first.contains(&ObjectRef::from_obj(other))
-            && changes.iter().flat_map(|change| &change.forms).any(|form| share(form, other))
-    };
-    let beside = resources.state_filter(shares);
-    for of in first.into_iter().cloned().chain(beside.iter().map(|other| ObjectRef::from_obj(&**other))) {
+    let mut beside = HashSet::new();
+    for form in changes.iter().flat_map(|change| &change.forms) {
+        let Ok(of) = &form.0 else { continue };
+        let claims = [claims::asked(of), claims::held(of)].concat();
+        let others = stores.claimants(&of.namespace().unwrap_or_default(), &claims);
+        let others =
+            others.iter().filter(|other| share(form, other)).map(|other| ObjectRef::from_obj(&**other));
+        beside.extend(others.filter(|other| !first.contains(other)));
+    }
+    for of in first.into_iter().cloned().chain(beside) {
         let _ = wake.send(of);
     }
 }
@@ -97,21 +114,6 @@ fn wake_concerned(wake: &Wake, resources: &Store<Guarded>, changes: &[Change]) {
 fn share(one: &Guarded, other: &Guarded) -> bool {
     let (Ok(one), Ok(other)) = (&one.0, &other.0) else { return false };
     claims::share(one, other)
-}
-
-/// Resources wake when their spec, their finalizers or annotations change, when their deletion begins or ends;
-/// of their status, which we write ourselves, only for what they hold: others may wait for it.
-fn resources(
-    client: &Client,
-) -> (Store<Guarded>, impl Stream<Item = Result<Vec<Change>, watcher::Error>> + Send + use<>) {
-    let (reader, writer) = reflector::store();
-    let mut news = News::default();
-    let changes = watcher(Api::<Guarded>::all(client.clone()), watcher::Config::default())
-        .default_backoff()
-        .modify(|object| object.managed_fields_mut().clear())
-        .reflect(writer)
-        .map(move |event| event.map(|event| news.of(event)));
-    (reader, changes)
 }
 
 /// A resource that changed, came or went.
@@ -122,7 +124,9 @@ struct Change {
     forms: Vec<Arc<Guarded>>,
 }
 
-/// Tells what concerns us from what does not. kube's own `predicate_filter` holds back the end of a deletion:
+/// Tells what concerns us from what does not: resources wake when their spec, their finalizers or annotations change,
+/// when their deletion begins or ends; of their status, which we write ourselves, only for what they hold: others may
+/// wait for it. kube's own `predicate_filter` holds back the end of a deletion:
 /// the last event shows the object as it was before its finalizer went, so nothing in it is new.
 #[derive(Default)]
 struct News {
@@ -194,19 +198,22 @@ fn hash(what: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-fn cache<K>(
+/// Keeps a cache, and before it what `see` keeps: whoever finds the cache complete finds that complete too.
+fn cache<K, S>(
     client: &Client,
     config: watcher::Config,
-) -> (Store<K>, impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>)
+    writer: Writer<K>,
+    see: S,
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K, S>
 where
+    S: Fn(&watcher::Event<K>) + Send,
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let (reader, writer) = reflector::store();
-    let events = watcher(Api::<K>::all(client.clone()), config)
+    watcher(Api::<K>::all(client.clone()), config)
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
-        .reflect(writer);
-    (reader, events)
+        .inspect(move |event| event.iter().for_each(&see))
+        .reflect(writer)
 }
 
 async fn each<T>(
@@ -259,6 +266,7 @@ fn answer(error: &watcher::Error) -> Option<&Status> {
 #[cfg(test)]
 mod tests {
     use fusebox_policy::v1alpha1::ResilientServiceStatus;
+    use k8s_openapi::api::core::v1::Service;
 
     use super::*;
 
@@ -316,16 +324,19 @@ spec: {{ service: {{ name: user }} }}
         events: impl IntoIterator<Item = watcher::Event<Guarded>>,
     ) -> Vec<Vec<(String, Option<i64>)>> {
         let (reader, writer) = reflector::store();
+        let stores = Stores::new(reader, reflector::store().0, reflector::store().0);
         let (wake, mut woken) = mpsc::unbounded_channel();
         let (mut news, mut all) = (News::default(), Vec::new());
-        let changes = futures::stream::iter(events.into_iter().map(Ok))
-            .reflect(writer)
-            .map(move |event| event.map(|event| news.of(event)));
-        each("a test", changes, |changes| {
-            wake_concerned(&wake, &reader, &changes);
+        let events = futures::stream::iter(events.into_iter().map(Ok)).reflect(writer);
+        each("a test", events, |event| {
+            stores.by.see(&event);
+            wake_concerned(&wake, &stores, &news.of(event));
             let mut now = Vec::new();
             while let Ok(of) = woken.try_recv() {
-                now.push((of.name.clone(), reader.get(&of).and_then(|there| there.meta().generation)));
+                now.push((
+                    of.name.clone(),
+                    stores.resources.get(&of).and_then(|there| there.meta().generation),
+                ));
             }
             now.sort();
             all.push(now);
@@ -416,13 +427,16 @@ spec: {{ service: {{ name: user }} }}
     #[tokio::test]
     async fn a_list_of_services_wakes_all_and_a_change_its_users() {
         let (reader, mut writer) = reflector::store();
-        writer.apply_watcher_event(&watcher::Event::Apply(named("a", 1, "user")));
-        writer.apply_watcher_event(&watcher::Event::Apply(named("b", 1, "other")));
+        let stores = Stores::new(reader, reflector::store().0, reflector::store().0);
+        for event in [named("a", 1, "user"), named("b", 1, "other")].map(watcher::Event::Apply) {
+            writer.apply_watcher_event(&event);
+            stores.by.see(&event);
+        }
         let (wake, mut woken) = mpsc::unbounded_channel();
         let service: Service =
             serde_saphyr::from_str("{ metadata: { name: user, namespace: shop } }").unwrap();
         let mut count = |event| {
-            wake_by(&wake, &reader, &event, |service: &Service| Some(service.name_any()));
+            wake_by(&wake, &stores, &event, |service: &Service| Some(service.name_any()));
             std::iter::from_fn(|| woken.try_recv().ok()).count()
         };
         assert_eq!(count(watcher::Event::Init), 0);

@@ -35,7 +35,8 @@ pub async fn hold(context: &Context, seen: &Snapshot, desired: &mut Desired) {
     let cluster = &context.settings.cluster;
     let vanished = vanished(cluster, seen, desired);
     let mut budget = context.deletions.catalog.lock().await;
-    budget.count(&seen.node, node.entries.values().filter(|entry| entry.is_in(cluster)).count());
+    let here = node.entries.values().filter(|entry| entry.is_in(cluster)).count();
+    budget.count(&seen.node, here + node.others);
     let may_go = if may_proceed(&seen.resource) {
         budget.withdraw(&seen.uid);
         true

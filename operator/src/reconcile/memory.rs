@@ -22,7 +22,37 @@ const CACHE_LAG: Duration = Duration::from_secs(5);
 
 /// By UID; and of each name the resource that was seen to exist last.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<HashMap<String, Remembered>>, Mutex<HashMap<Ident, Current>>);
+pub struct Memory(Mutex<Known>, Mutex<HashMap<Ident, Current>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By UID.
+    of: HashMap<String, Remembered>,
+    /// The UIDs of those that hold a claim, by the claim.
+    holders: HashMap<String, BTreeSet<String>>,
+}
+
+impl Known {
+    /// It holds this and nothing else; None: it is gone, and nothing of it is remembered.
+    fn hold(&mut self, uid: &str, now: Option<Held>) {
+        let claims = now.iter().flat_map(|held| held.claims.clone()).collect::<BTreeSet<_>>();
+        let before = match now {
+            Some(now) => self.of.entry(uid.to_owned()).or_default().held.replace(now),
+            None => self.of.remove(uid).and_then(|known| known.held),
+        };
+        for gone in before.into_iter().flat_map(|held| held.claims).filter(|claim| !claims.contains(claim)) {
+            if let Some(all) = self.holders.get_mut(&gone) {
+                all.remove(uid);
+                if all.is_empty() {
+                    self.holders.remove(&gone);
+                }
+            }
+        }
+        for claim in claims {
+            self.holders.entry(claim).or_default().insert(uid.to_owned());
+        }
+    }
+}
 
 /// A resource by its UID, and its newest generation.
 #[derive(Debug)]
@@ -59,18 +89,24 @@ struct PolicyChange {
 impl Memory {
     /// The resource with the newest status that is known.
     pub async fn newest(&self, resource: &Arc<ResilientService>) -> Arc<ResilientService> {
-        newest(&*self.0.lock().await, resource.clone())
+        newest(&self.0.lock().await.of, resource.clone())
     }
 
     /// The resource with the newest status that is known, and in it what it holds.
     pub async fn holding(&self, resource: Arc<ResilientService>) -> Arc<ResilientService> {
-        holding(&*self.0.lock().await, resource)
+        holding(&self.0.lock().await.of, resource)
     }
 
     /// Each with the newest status that is known, and in it what it holds.
     pub async fn all_holding(&self, resources: Vec<Arc<ResilientService>>) -> Vec<Arc<ResilientService>> {
         let all = self.0.lock().await;
-        resources.into_iter().map(|resource| holding(&all, resource)).collect()
+        resources.into_iter().map(|resource| holding(&all.of, resource)).collect()
+    }
+
+    /// The UIDs of those that hold one of these, as far as no status may say so yet.
+    pub async fn holders(&self, claims: &[Claim]) -> BTreeSet<String> {
+        let all = self.0.lock().await;
+        claims.iter().filter_map(|claim| all.holders.get(&claim.to_string())).flatten().cloned().collect()
     }
 
     /// Takes what an accepted resource asks for, before any of it is applied; its status says so only after.
@@ -82,27 +118,30 @@ impl Memory {
         new.retain(|claim| !claims.contains(&claim.to_string()));
         let new: Vec<(String, Claim)> = new.into_iter().map(|claim| (claim.to_string(), claim)).collect();
         let mut all = self.0.lock().await;
-        if !new.is_empty() {
+        let keeps = |other: &String, claim: &Claim| {
+            let held = all.of.get(other).and_then(|known| known.held.as_ref());
+            *other != uid && held.is_some_and(|held| claim.is_exclusive(held.namespace == namespace))
+        };
+        let holders = new.iter().filter_map(|(text, claim)| Some((all.holders.get(text)?, claim)));
+        let rivals: BTreeSet<&String> = holders
+            .flat_map(|(holders, claim)| holders.iter().filter(move |other| keeps(other, claim)))
+            .collect();
+        if !rivals.is_empty() {
             let live = live();
-            let others = all.iter().filter(|(other, _)| **other != uid && live.contains(*other));
-            let taken = others.filter_map(|(_, known)| known.held.as_ref()).any(|other| {
-                let beside = other.namespace == namespace;
-                new.iter().any(|(text, claim)| claim.is_exclusive(beside) && other.claims.contains(text))
-            });
-            if taken {
+            if rivals.into_iter().any(|rival| live.contains(rival)) {
                 return false;
             }
         }
         claims.extend(new.into_iter().map(|(text, _)| text));
-        all.entry(uid).or_default().held = Some(Held { namespace, claims });
+        all.hold(&uid, Some(Held { namespace, claims }));
         true
     }
 
     /// What it holds is what its status says.
     pub async fn holds(&self, resource: &ResilientService, status: &ResilientServiceStatus) {
         let namespace = resource.namespace().unwrap_or_default();
-        let held = Some(Held { namespace, claims: status.claims.clone() });
-        self.change(resource, |known| known.held = held).await;
+        let held = Held { namespace, claims: status.claims.clone() };
+        self.0.lock().await.hold(&resource.uid().unwrap_or_default(), Some(held));
     }
 
     /// This one was seen to exist as it is: no other of its name does.
@@ -125,7 +164,7 @@ impl Memory {
     /// How long the status must not be written yet.
     pub async fn status_wait(&self, resource: &ResilientService) -> Option<Duration> {
         let all = self.0.lock().await;
-        let (at, _) = all.get(&resource.uid()?)?.written.as_ref()?;
+        let (at, _) = all.of.get(&resource.uid()?)?.written.as_ref()?;
         STATUS_INTERVAL.checked_sub(Instant::now().duration_since(*at)).filter(|wait| !wait.is_zero())
     }
 
@@ -189,7 +228,7 @@ impl Memory {
 
     /// The resource is gone.
     pub async fn forget(&self, resource: &ResilientService) {
-        self.0.lock().await.remove(&resource.uid().unwrap_or_default());
+        self.0.lock().await.hold(&resource.uid().unwrap_or_default(), None);
         let (mut all, ident) = (self.1.lock().await, model::ident(resource));
         if all.get(&ident).is_some_and(|current| current.uid == resource.uid()) {
             all.remove(&ident);
@@ -198,7 +237,7 @@ impl Memory {
 
     async fn change<T>(&self, resource: &ResilientService, change: impl FnOnce(&mut Remembered) -> T) -> T {
         let mut all = self.0.lock().await;
-        change(all.entry(resource.uid().unwrap_or_default()).or_default())
+        change(all.of.entry(resource.uid().unwrap_or_default()).or_default())
     }
 }
 

@@ -41,9 +41,17 @@ use observe::Snapshot;
 use plan::Direction;
 use validate::{AllowedPrefixes, Refusal, Valid};
 
-/// How often a resource is looked at when nothing happens: what somebody changed behind our back, and a
+/// How often a resource is looked at when nothing happens, if there are no more than 3,000: what somebody changed behind our back, and a
 /// claim that fell free, is noticed within this.
 pub const RESYNC: Duration = Duration::from_secs(30);
+
+/// How long a pass for each resource takes at least, where they are many: the backends are not to be asked more often.
+const RESYNC_EACH: Duration = Duration::from_millis(10);
+
+/// How often each of so many resources is looked at when nothing happens.
+fn resync(resources: usize) -> Duration {
+    RESYNC.max(RESYNC_EACH.saturating_mul(u32::try_from(resources).unwrap_or(u32::MAX)))
+}
 
 /// What the pure steps need to know.
 #[derive(Clone, Debug, Default)]
@@ -183,7 +191,10 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
         (Ok(wait), false) => {
             context.memory.succeeded(&resource).await;
             let blocked = judged.is_err() || applied.all().next().is_some() || is_held(&desired);
-            (if blocked { Outcome::blocked } else { Outcome::converged }, wait.unwrap_or(RESYNC))
+            (
+                if blocked { Outcome::blocked } else { Outcome::converged },
+                wait.unwrap_or_else(|| resync(context.cluster.count())),
+            )
         }
     };
     Done { next: Next::After(wait), outcome, effects: applied.done() }

@@ -28,7 +28,8 @@ pub struct Snapshot {
     pub node: String,
     /// What it asks for or holds and another resource has by right.
     pub lost: Vec<Lost>,
-    /// The UIDs of all resources: the claim of another UID of this cluster is dead.
+    /// Of the UIDs that were found in Consul and etcd those of resources that exist: the claim of another UID of this
+    /// cluster is dead.
     pub live: BTreeSet<String>,
     /// Its Service.
     pub service: Option<ServiceView>,
@@ -62,10 +63,11 @@ pub fn route_name(of: &Ident, suffix: &str) -> String {
 pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Snapshot {
     let ident = model::ident(resource);
     let node = model::shard_node(&context.settings.cluster, &ident);
+    let owner = Owner { ident: ident.clone(), uid: resource.uid().unwrap_or_default() };
     let names = ROUTES.map(|suffix| route_name(&ident, suffix));
     let wanted = resource.spec.config.iter().flat_map(|c| c.etcd_keys.keys().cloned()).collect();
     let (catalog, store, routes) = tokio::join!(
-        context.consul.store.node(&node),
+        context.consul.store.part(&node, &owner),
         context.etcd.store.read(&ident, wanted),
         context.routes.read(&ident.namespace, &names),
     );
@@ -75,11 +77,11 @@ pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Sna
     let service = context.cluster.service(&ident.namespace, &resource.spec.service.name);
     let endpoints =
         service.as_ref().map(|s| context.cluster.endpoints(&ident.namespace, s)).unwrap_or_default();
-    let uid = resource.uid().unwrap_or_default();
+    let uid = owner.uid;
     Snapshot {
         sources: sources(context, &ident, &uid, catalog.as_ref().ok()),
         uid,
-        live: context.cluster.uids(),
+        live: live(context, catalog.as_ref().ok(), store.as_ref().ok()),
         lost,
         service,
         endpoints,
@@ -95,8 +97,21 @@ pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Sna
 
 /// What it asks for or holds and another resource has by right, by the caches and what this process knows.
 pub async fn lost(context: &Context, resource: &ResilientService) -> Vec<Lost> {
-    let all = context.memory.all_holding(context.cluster.resources()).await;
+    let claims = [claims::asked(resource), claims::held(resource)].concat();
+    let holders = context.memory.holders(&claims).await;
+    let namespace = resource.namespace().unwrap_or_default();
+    let all = context.cluster.claimants(&namespace, &claims, &holders);
+    let all = context.memory.all_holding(all).await;
     claims::lost(resource, all.iter().map(Arc::as_ref))
+}
+
+fn live(context: &Context, node: Option<&NodeView>, store: Option<&StoreView>) -> BTreeSet<String> {
+    let entries = node.into_iter().flat_map(|node| node.entries.values());
+    let owners = entries.filter_map(|entry| entry.meta.get(mark::OWNER));
+    let raw = store.into_iter().flat_map(|store| store.raw.values());
+    let claims = raw.filter_map(|raw| raw.claim.as_ref()).map(|claim| &claim.uid);
+    let found: BTreeSet<&String> = owners.chain(claims).collect();
+    found.into_iter().filter(|uid| context.cluster.exists(uid)).cloned().collect()
 }
 
 fn sources(

@@ -161,7 +161,7 @@ fn is_of_one_before(entry: &Entry, cluster: &str, seen: &Snapshot) -> bool {
 
 /// Is our node empty after this?
 fn reap(node: &NodeView, wanted: &BTreeSet<&str>, remove: &[CatalogOp], direction: Direction) -> bool {
-    let emptied = wanted.is_empty() && node.entries.len() == remove.len();
+    let emptied = wanted.is_empty() && node.entries.len() + node.others == remove.len();
     node.exists && emptied && (direction == Direction::Remove || !remove.is_empty())
 }
 

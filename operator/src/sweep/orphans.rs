@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fusebox_policy::keys::Ident;
 
-use crate::model::{self, Entry, mark};
+use crate::model::{Entry, mark};
 use crate::ports::{ClusterState, Document, Inventory, NodeView};
 
 /// The resources that exist.
@@ -17,8 +17,7 @@ pub struct Live {
 impl Live {
     /// As the caches show it. Of a resource that cannot be decoded only the UID is known.
     pub fn cached(cluster: &dyn ClusterState) -> Self {
-        let names = cluster.resources().iter().map(|resource| model::ident(resource)).collect();
-        Self { uids: cluster.uids(), names }
+        Self { uids: cluster.uids(), names: cluster.names() }
     }
 
     /// And these.

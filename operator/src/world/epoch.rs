@@ -32,6 +32,13 @@ impl EpochWorld {
         state.1 = epoch.map(|epoch| (epoch, state.0));
     }
 
+    /// A restored store came to the same place again, with another's epoch.
+    pub fn replace(&self, epoch: Epoch) {
+        let mut state = self.state.try_lock().unwrap();
+        let at = state.0;
+        state.1 = Some((epoch, at));
+    }
+
     /// The next swap takes place and is not answered.
     pub fn lose_next_answer(&self) {
         self.lose.store(true, SeqCst);

@@ -1,4 +1,4 @@
 mod process;
-mod real;
+pub mod real;
 mod schedules;
 mod trouble;

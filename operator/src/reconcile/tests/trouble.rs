@@ -18,6 +18,12 @@ fn second() -> Ident {
     Ident::new("shop", "user-two")
 }
 
+#[test]
+fn many_resources_are_looked_at_more_seldom_so_that_the_backends_are_not_asked_more_often() {
+    let waits = [0, 1, 3000, 3001, 10_000].map(|many| crate::reconcile::resync(many).as_millis());
+    assert_eq!(waits, [30_000, 30_000, 30_000, 30_010, 100_000]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_loser_of_a_conflict_writes_nothing_and_takes_over_when_the_holder_is_gone() {
     let scene = Scene::new();

@@ -4,7 +4,7 @@ mod catalog;
 mod experiment;
 mod facts;
 #[path = "../../../../tests/common/consul.rs"]
-mod server;
+pub mod server;
 mod stale;
 
 use std::sync::Arc;
