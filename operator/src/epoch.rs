@@ -148,7 +148,8 @@ impl<S: EpochStore + ?Sized> Fenced<S> {
     pub async fn verify(&self) -> Result<(), FenceError> {
         let Some(fence) = self.held.lock().await.fence else { return self.fence().await.map(drop) };
         match self.store.read_epoch().await? {
-            Some((_, at)) if at == fence => Ok(()),
+            // A store that was wiped may count anew: another's epoch may stand where ours stood.
+            Some((epoch, at)) if at == fence && epoch.holder == self.me => Ok(()),
             _ => self.refused(fence).await.map(drop),
         }
     }
@@ -302,6 +303,18 @@ mod tests {
         store.set(None);
         assert_eq!(second.verify().await, Err(FenceError::Restored));
         assert_eq!(store.epoch(), Some(epoch(3, "second")));
+    }
+
+    #[tokio::test]
+    async fn another_epoch_in_the_same_place_of_a_wiped_store_is_not_mine() {
+        let store = Arc::new(EpochWorld::default());
+        let (first, signals) = fenced(&store, "first");
+        let used = first.fence().await.unwrap();
+        store.wipe();
+        let (second, _) = fenced(&store, "second");
+        assert_eq!(second.fence().await, Ok(used));
+        assert_eq!(first.verify().await.map_err(|error| matches!(error, FenceError::Deposed(_))), Err(true));
+        assert!(signals.deposed.borrow().is_some());
     }
 
     /// Else the sweep of one would take the entries of the other for orphans.

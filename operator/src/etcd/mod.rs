@@ -1,7 +1,8 @@
 //! etcd: policies, config documents and raw keys out, reports in.
 //!
 //! # Guarantees
-//! - One change of a resource is one transaction, which compares the epoch key; reads are linearizable.
+//! - One change of a resource is one transaction, which compares the epoch key, its revision and its value; reads are
+//!   linearizable.
 //! - A raw key and its claim are created together or not at all, and written only while the claim is ours.
 
 mod drift;
@@ -14,7 +15,7 @@ use etcd_client::{Client, Compare, CompareOp, GetResponse, Txn, TxnOp, TxnOpResp
 use fusebox::etcd::{EtcdConfig, connect};
 use fusebox_policy::keys::{Ident, Keys};
 use fusebox_policy::wire::{Claim, Epoch};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 pub use drift::follow_drift;
 pub use reports::{Changed, Reports};
@@ -43,13 +44,17 @@ pub struct Etcd {
     gate: Gate,
     reports: Reports,
     intents: Intents,
+    /// The epoch that this process wrote. An etcd that was wiped or restored counts its revisions anew, and another's
+    /// epoch may stand where ours stood: it is told by its value.
+    mine: watch::Sender<Option<(Epoch, String)>>,
 }
 
 impl Etcd {
     /// For one cluster's keys, and the raw keys under the `allowed` prefixes. Nothing is sent yet.
     pub fn new(config: EtcdConfig, cluster: &str, allowed: Vec<String>, reports: Reports) -> Self {
         let (keys, gate) = (Keys::new(cluster), Gate::new("etcd"));
-        Self { config, keys, allowed, client: Mutex::default(), gate, reports, intents: Intents::default() }
+        let (client, intents, mine) = (Mutex::default(), Intents::default(), watch::Sender::default());
+        Self { config, keys, allowed, client, gate, reports, intents, mine }
     }
 
     /// What it writes from now on.
@@ -128,14 +133,16 @@ impl Etcd {
     async fn write(&self, fence: Fence, claim: &Claim, ops: &[StoreOp]) -> Result<(), TxnError> {
         let epoch = self.keys.epoch();
         self.mean(claim, ops);
-        let (compares, writes) = txn(&epoch, fence, claim, ops);
+        let (mut compares, writes) = txn(&epoch, fence, claim, ops);
+        let mine = self.mine.borrow().as_ref().map(|(_, mine)| mine.clone());
+        compares.extend(mine.iter().map(|mine| Compare::value(epoch.as_str(), CompareOp::Equal, mine.as_str())));
         let txn = Txn::new().when(compares).and_then(writes).or_else([TxnOp::get(epoch, None)]);
         let (succeeded, answers) = self.txn(txn).await?;
         if succeeded {
             return Ok(());
         }
-        let stands = answers.first().and_then(value).map(|(_, at)| at);
-        if stands != Some(fence) {
+        let stands = answers.first().and_then(value);
+        if stands.is_none_or(|(is, at)| at != fence || mine.is_some_and(|mine| mine != is)) {
             return Err(TxnError::Fenced);
         }
         let keys: Vec<&str> = ops.iter().filter_map(guarded).collect();
@@ -244,7 +251,13 @@ impl EpochStore for Etcd {
             Ok(answers.first().and_then(value).map(|(json, at)| {
                 // What is there but no epoch has no holder: it is raised.
                 let nobody = |_| Epoch { holder: "nobody: not an epoch".to_owned(), ..Epoch::default() };
-                (serde_json::from_str(&json).unwrap_or_else(nobody), at)
+                let epoch = serde_json::from_str(&json).unwrap_or_else(nobody);
+                // An older one of ours may be back.
+                self.mine.send_if_modified(|mine| {
+                    let back = mine.as_ref().is_some_and(|(mine, _)| mine.holder == epoch.holder);
+                    back && mine.replace((epoch.clone(), json)).is_some()
+                });
+                (epoch, at)
             }))
         })
     }
@@ -258,9 +271,15 @@ impl EpochStore for Etcd {
             let key = self.keys.epoch();
             // A key that is absent has the revision 0.
             let at = expected.map_or(0, revision);
-            let put = TxnOp::put(key.as_str(), serde_json::to_string(epoch).unwrap_or_default(), None);
+            let json = serde_json::to_string(epoch).unwrap_or_default();
+            let before = self.mine.send_replace(Some((epoch.clone(), json.clone())));
+            let put = TxnOp::put(key.as_str(), json, None);
             let txn = Txn::new().when([Compare::mod_revision(key, CompareOp::Equal, at)]).and_then([put]);
-            self.txn(txn).await.map(|(succeeded, _)| succeeded)
+            let (succeeded, _) = self.txn(txn).await?;
+            if !succeeded {
+                self.mine.send_replace(before);
+            }
+            Ok(succeeded)
         })
     }
 }

@@ -7,9 +7,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::drift::Drifted;
 
-#[path = "../../../resilience/tests/common/etcd.rs"]
-mod server;
-
+use crate::world::etcd_server as server;
 use server::eventually;
 
 #[test]

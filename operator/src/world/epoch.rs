@@ -32,6 +32,11 @@ impl EpochWorld {
         state.1 = epoch.map(|epoch| (epoch, state.0));
     }
 
+    /// Everything is lost, and places are counted anew.
+    pub fn wipe(&self) {
+        *self.state.try_lock().unwrap() = (0, None);
+    }
+
     /// The next swap takes place and is not answered.
     pub fn lose_next_answer(&self) {
         self.lose.store(true, SeqCst);

@@ -1,9 +1,15 @@
 //! In-memory worlds behind the ports, for the tests: they refuse what the real ones refuse, can go away, and
 //! can crash the process after the n-th write, and can show a process what was true before.
 
+pub mod apiserver;
 mod catalog;
 mod cluster;
+mod conformance;
+#[path = "../../tests/common/consul.rs"]
+pub mod consul_server;
 mod epoch;
+#[path = "../../../resilience/tests/common/etcd.rs"]
+pub mod etcd_server;
 mod ice;
 mod lease;
 mod sessions;

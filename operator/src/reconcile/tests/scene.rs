@@ -57,7 +57,7 @@ impl Scene {
     pub fn new() -> Self {
         let crash = Arc::new(Crash::default());
         let catalog = Arc::new(CatalogWorld::new(&crash));
-        let store = Arc::new(StoreWorld::new(&crash, CLUSTER));
+        let store = Arc::new(StoreWorld::new(&crash, CLUSTER, &["service.user."]));
         let routes = Arc::new(RouteWorld::new(&crash));
         let cluster = Arc::new(ClusterWorld::new(&crash));
         let tenure = Arc::<TenureWorld>::default();
@@ -87,6 +87,7 @@ impl Scene {
     pub fn take_over(&mut self) -> Context {
         self.starts += 1;
         self.crash.restart();
+        self.catalog.forget();
         self.tenure = Arc::default();
         let (catalog, store, routes, cluster) = (&self.catalog, &self.store, &self.routes, &self.cluster);
         let (new, signals) = context(catalog, store, routes, cluster, &self.tenure, self.starts);

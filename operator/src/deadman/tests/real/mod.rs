@@ -3,8 +3,6 @@
 mod catalog;
 mod experiment;
 mod facts;
-#[path = "../../../../tests/common/consul.rs"]
-mod server;
 mod stale;
 
 use std::sync::Arc;
@@ -21,6 +19,7 @@ use crate::deadman::port::{Check, Sessions};
 use crate::metrics::DeadManMetrics;
 use crate::model::{Entry, mark};
 use crate::ports::{CatalogOp, ConsulCatalog, EpochStore, Fence};
+use crate::world::consul_server as server;
 
 /// Consul's shortest.
 const TTL: Duration = Duration::from_secs(10);
