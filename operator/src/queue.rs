@@ -46,8 +46,8 @@ mod tests {
     use std::time::Duration;
 
     use fastrand::Rng;
-    use kube::{Resource, ResourceExt};
     use kube::runtime::{reflector, watcher::Event};
+    use kube::{Resource, ResourceExt};
     use tokio::task::{JoinSet, yield_now};
     use tokio::time::sleep;
 
@@ -136,7 +136,8 @@ mod tests {
         let (reader, mut writer) = reflector::store();
         writer.apply_watcher_event(&Event::Init);
         let mut object: Guarded =
-            serde_saphyr::from_str("{ metadata: { namespace: shop }, spec: { service: { name: x } } }").unwrap();
+            serde_saphyr::from_str("{ metadata: { namespace: shop }, spec: { service: { name: x } } }")
+                .unwrap();
         for n in 0..OBJECTS {
             object.meta_mut().name = Some(n.to_string());
             writer.apply_watcher_event(&Event::InitApply(object.clone()));

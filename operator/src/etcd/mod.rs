@@ -135,7 +135,8 @@ impl Etcd {
         self.mean(claim, ops);
         let (mut compares, writes) = txn(&epoch, fence, claim, ops);
         let mine = self.mine.borrow().as_ref().map(|(_, mine)| mine.clone());
-        compares.extend(mine.iter().map(|mine| Compare::value(epoch.as_str(), CompareOp::Equal, mine.as_str())));
+        compares
+            .extend(mine.iter().map(|mine| Compare::value(epoch.as_str(), CompareOp::Equal, mine.as_str())));
         let txn = Txn::new().when(compares).and_then(writes).or_else([TxnOp::get(epoch, None)]);
         let (succeeded, answers) = self.txn(txn).await?;
         if succeeded {

@@ -273,7 +273,8 @@ async fn whatever_the_server_does_the_last_change_wakes() {
                 assert_eq!(there.get(name), Some(&1), "{seed}: {name} changed and nobody was woken");
             }
         }
-        lists += server.asked().iter().filter(|asked| asked.contains(KIND) && !asked.contains("watch")).count();
+        lists +=
+            server.asked().iter().filter(|asked| asked.contains(KIND) && !asked.contains("watch")).count();
         assert_eq!(server.watchers(), 3, "{seed}");
     }
     println!("{seeds} schedules, {events} events, {lists} lists, {wakes} wakes");

@@ -173,8 +173,10 @@ impl ApiServer {
                 metadata["continue"] = format!("{snapshot}/{to}").into();
                 kept.snapshots.insert(snapshot, (at, items.clone()));
             }
-            axum::Json(json!({ "kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items[from..to] }))
-                .into_response()
+            axum::Json(
+                json!({ "kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items[from..to] }),
+            )
+            .into_response()
         })
     }
 

@@ -67,7 +67,8 @@ impl CatalogWorld {
         let registers = ops.iter().any(|op| matches!(op, CatalogOp::Register(_)));
         let reaps = !registers && nodes.get(node).is_some_and(|there| is_emptied(there, ops));
         let ensures = registers && removed.contains(node);
-        let weight = ops.iter().map(|op| 1 + usize::from(matches!(op, CatalogOp::Register(_)))).sum::<usize>();
+        let weight =
+            ops.iter().map(|op| 1 + usize::from(matches!(op, CatalogOp::Register(_)))).sum::<usize>();
         if 1 + weight > MAX_OPS {
             return Err(Unavailable("too many operations".into()).into());
         }
@@ -150,9 +151,8 @@ impl CatalogWorld {
 
 /// Is our node empty after these?
 fn is_emptied(there: &NodeView, ops: &[CatalogOp]) -> bool {
-    let goes = |id: &String| {
-        ops.iter().any(|op| matches!(op, CatalogOp::Deregister { id: gone, .. } if gone == id))
-    };
+    let goes =
+        |id: &String| ops.iter().any(|op| matches!(op, CatalogOp::Deregister { id: gone, .. } if gone == id));
     there.exists && !there.foreign && there.entries.keys().all(goes)
 }
 
@@ -198,8 +198,6 @@ impl ConsulCatalog for CatalogWorld {
         node: &'a str,
         ops: &'a [CatalogOp],
     ) -> Answer<'a, Result<(), TxnError>> {
-        Box::pin(async move {
-            self.faults.write(|| self.run(fence, node, ops)).await
-        })
+        Box::pin(async move { self.faults.write(|| self.run(fence, node, ops)).await })
     }
 }

@@ -165,14 +165,17 @@ fn touched(op: &StoreOp) -> (Vec<(String, Option<&str>)>, Vec<String>) {
         StoreOp::Claim(key, value) | StoreOp::TakeOver(key, value, _) => {
             (vec![(key.clone(), Some(value)), (Keys::raw_claim(key), None)], Vec::new())
         }
-        StoreOp::Release(key) | StoreOp::Reap(key, _) => (Vec::new(), vec![key.clone(), Keys::raw_claim(key)]),
+        StoreOp::Release(key) | StoreOp::Reap(key, _) => {
+            (Vec::new(), vec![key.clone(), Keys::raw_claim(key)])
+        }
     }
 }
 
 /// What etcd takes: no key written twice, or written and deleted, and so many operations.
 fn well_formed(ops: &[StoreOp]) -> Result<(), Unavailable> {
     let all: Vec<_> = ops.iter().map(touched).collect();
-    let written: Vec<&String> = all.iter().flat_map(|(written, _)| written.iter().map(|(key, _)| key)).collect();
+    let written: Vec<&String> =
+        all.iter().flat_map(|(written, _)| written.iter().map(|(key, _)| key)).collect();
     let deleted: BTreeSet<&String> = all.iter().flat_map(|(_, deleted)| deleted).collect();
     let once: BTreeSet<&String> = written.iter().copied().collect();
     if once.len() < written.len() || once.intersection(&deleted).next().is_some() {
@@ -238,9 +241,7 @@ impl PolicyStore for StoreWorld {
         claim: &'a Claim,
         ops: &'a [StoreOp],
     ) -> Answer<'a, Result<(), TxnError>> {
-        Box::pin(async move {
-            self.faults.write(|| self.run(fence, claim, ops)).await
-        })
+        Box::pin(async move { self.faults.write(|| self.run(fence, claim, ops)).await })
     }
 
     fn inventory(&self) -> Answer<'_, Result<Inventory, Unavailable>> {

@@ -83,7 +83,9 @@ impl Player {
         match step {
             Step::Epoch => match self.port().read_epoch().await.unwrap() {
                 None => "none".to_owned(),
-                Some((epoch, at)) => format!("{} of {} at {}", epoch.epoch, epoch.holder, self.places.name(at)),
+                Some((epoch, at)) => {
+                    format!("{} of {} at {}", epoch.epoch, epoch.holder, self.places.name(at))
+                }
             },
             Step::Swap(at, epoch) => {
                 let epoch = Epoch { epoch: *epoch, holder: "me".into(), ..Epoch::default() };
@@ -185,7 +187,8 @@ async fn on_server(server: &mut server::Consul, step: &Step) {
                 return;
             }
             let service = json!({ "ID": id, "Service": "x", "Address": "10.0.0.1", "Port": 9 });
-            let body = json!({ "Node": node, "SkipNodeUpdate": true, "Address": "192.0.2.1", "Service": service });
+            let body =
+                json!({ "Node": node, "SkipNodeUpdate": true, "Address": "192.0.2.1", "Service": service });
             server.ask("PUT", register, &body).await;
         }
         Step::DropCheck(node, id) => {
@@ -446,7 +449,8 @@ async fn consul_answers_as_it_once_did() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_catalog_in_memory_answers_as_consul() {
     let (mut memory, mut real) = (Player::memory(), Player::real().await);
-    let seeds = if std::env::var_os("FUSEBOX_LONG").is_some_and(|long| long == "1") { 8..2000 } else { 8..160 };
+    let seeds =
+        if std::env::var_os("FUSEBOX_LONG").is_some_and(|long| long == "1") { 8..2000 } else { 8..160 };
     let server = play(&mut real, seeds.clone()).await;
     play(&mut memory, seeds.clone()).await.must_be(&server, "the world");
     println!("Consul: {} scripts of {} steps, one answer each", seeds.end - seeds.start, server.steps());

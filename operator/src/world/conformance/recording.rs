@@ -61,5 +61,7 @@ impl Recording {
 }
 
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/world/conformance/recordings").join(format!("{name}.txt"))
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("src/world/conformance/recordings")
+        .join(format!("{name}.txt"))
 }

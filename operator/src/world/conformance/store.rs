@@ -80,7 +80,9 @@ impl Player {
         match step {
             Step::Epoch => match self.port().read_epoch().await.unwrap() {
                 None => "none".to_owned(),
-                Some((epoch, at)) => format!("{} of {} at {}", epoch.epoch, epoch.holder, self.places.name(at)),
+                Some((epoch, at)) => {
+                    format!("{} of {} at {}", epoch.epoch, epoch.holder, self.places.name(at))
+                }
             },
             Step::Swap(at, epoch) => {
                 let epoch = Epoch { epoch: *epoch, holder: "me".into(), ..Epoch::default() };
@@ -227,7 +229,10 @@ fn shown(step: &Step) -> String {
 
 fn shown_op(op: &Op) -> String {
     match op {
-        Op::Of(op) => format!("{op:?}").replace("Claim { cluster: \"", "\"").replace("\", uid: \"", "/").replace(" }", ""),
+        Op::Of(op) => format!("{op:?}")
+            .replace("Claim { cluster: \"", "\"")
+            .replace("\", uid: \"", "/")
+            .replace(" }", ""),
         Op::DeleteAt(..) => format!("{op:?}"),
     }
 }
@@ -271,7 +276,10 @@ fn told_in_order() -> Vec<Step> {
         Swap(At::Absent, 2),
         Epoch,
         now("u", &[]),
-        now("u", &[put(&policy, "1"), put(&config, "{}"), raw(Take, a, "1"), put(&list, r#"["service.user.a"]"#)]),
+        now(
+            "u",
+            &[put(&policy, "1"), put(&config, "{}"), raw(Take, a, "1"), put(&list, r#"["service.user.a"]"#)],
+        ),
         read(),
         Inventory,
         // A raw key is its claim's.
@@ -469,7 +477,8 @@ async fn etcd_answers_as_it_once_did() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_in_memory_answers_as_etcd() {
     let (mut memory, mut real) = (Player::memory(), Player::real().await);
-    let seeds = if std::env::var_os("FUSEBOX_LONG").is_some_and(|long| long == "1") { 8..4000 } else { 8..400 };
+    let seeds =
+        if std::env::var_os("FUSEBOX_LONG").is_some_and(|long| long == "1") { 8..4000 } else { 8..400 };
     let server = play(&mut real, seeds.clone()).await;
     play(&mut memory, seeds.clone()).await.must_be(&server, "the world");
     println!("etcd: {} scripts of {} steps, one answer each", seeds.end - seeds.start, server.steps());
