@@ -20,14 +20,9 @@ impl Places {
     /// The folders for this process, created where missing.
     pub fn find() -> Result<Self> {
         let checkout = checkout()?;
-        let cache = match (var("FUSEBOX_CACHE"), var("XDG_CACHE_HOME"), var("HOME")) {
-            (Some(cache), ..) => cache,
-            (None, Some(xdg), _) => xdg.join("fusebox"),
-            (None, None, Some(home)) => home.join(".cache/fusebox"),
-            (None, None, None) => bail!("no folder for the cache: set FUSEBOX_CACHE (or HOME)"),
-        };
+        let cache = cache()?;
         let state = var("FUSEBOX_STATE").unwrap_or_else(|| cache.join("cluster"));
-        let places = Self { checkout, cache: absolute(&cache)?, state: absolute(&state)? };
+        let places = Self { checkout, cache, state: absolute(&state)? };
         std::fs::create_dir_all(places.logs())
             .with_context(|| format!("cannot create {}", places.state.display()))?;
         Ok(places)
@@ -53,6 +48,17 @@ impl Places {
     pub(crate) fn debian(&self) -> PathBuf {
         self.cache.join("debian/root")
     }
+}
+
+/// The cache's folder, which need not exist.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let cache = match (var("FUSEBOX_CACHE"), var("XDG_CACHE_HOME"), var("HOME")) {
+        (Some(cache), ..) => cache,
+        (None, Some(xdg), _) => xdg.join("fusebox"),
+        (None, None, Some(home)) => home.join(".cache/fusebox"),
+        (None, None, None) => bail!("no folder for the cache: set FUSEBOX_CACHE (or HOME)"),
+    };
+    absolute(&cache)
 }
 
 fn var(name: &str) -> Option<PathBuf> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::process::{Exec, which};
-use crate::{Places, Progress};
+use crate::{Places, Progress, places};
 
 /// A module folder of `e2e/tools`.
 #[derive(Debug, Clone, Copy)]
@@ -201,6 +201,23 @@ impl Tool {
 /// The path of a program that `ensure` linked.
 pub fn path(places: &Places, program: &str) -> PathBuf {
     places.bin().join(program)
+}
+
+/// A program for tests that run it without a cluster: `$FUSEBOX_<PROGRAM>_BIN`, else what is in the cache.
+pub fn find(program: &str) -> Result<PathBuf> {
+    let variable = format!("FUSEBOX_{}_BIN", program.to_uppercase().replace('-', "_"));
+    if let Some(path) = std::env::var_os(&variable) {
+        return Ok(path.into());
+    }
+    let path = places::cache()?.join("bin").join(program);
+    if !path.exists() {
+        bail!(
+            "this test needs a real {program} and {} does not exist: run `cargo xtask cluster prepare` once, or set \
+             {variable} to a {program} program",
+            path.display()
+        );
+    }
+    Ok(path)
 }
 
 /// Traefik's custom resource definitions as its users get them, from its module in Go's own cache.

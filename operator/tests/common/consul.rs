@@ -12,27 +12,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-/// Where Consul is: `$FUSEBOX_CONSUL_BIN`, else the cache that `cargo xtask cluster prepare` fills.
-pub fn program() -> PathBuf {
-    if let Some(program) = std::env::var_os("FUSEBOX_CONSUL_BIN") {
-        return program.into();
-    }
-    let variable = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = match (variable("FUSEBOX_CACHE"), variable("XDG_CACHE_HOME"), variable("HOME")) {
-        (Some(cache), ..) => cache,
-        (None, Some(base), _) => base.join("fusebox"),
-        (None, None, home) => home.unwrap_or_default().join(".cache/fusebox"),
-    };
-    let program = cache.join("bin/consul");
-    assert!(
-        program.exists(),
-        "these tests need a real Consul and {} does not exist: run `cargo xtask cluster prepare` once, or set \
-         FUSEBOX_CONSUL_BIN to a consul program",
-        program.display()
-    );
-    program
-}
-
 /// A running server; it ends with this value.
 pub struct Consul {
     folder: TempDir,
@@ -67,7 +46,7 @@ impl Consul {
         let [rpc, lan, wan] = self.others;
         let folder = self.folder.path();
         let said = std::fs::File::create(folder.join("said")).unwrap();
-        let child = Command::new(program())
+        let child = Command::new(fusebox_cluster::tools::find("consul").unwrap())
             .args(["agent", "-server", "-bootstrap-expect=1", "-bind=127.0.0.1", "-client=127.0.0.1"])
             .args(["-node=consul", "-log-level=warn", "-hcl=disable_update_check = true"])
             .arg(format!("-data-dir={}", folder.join("data").display()))

@@ -2,7 +2,6 @@
 #![allow(dead_code, missing_docs)] // each test binary uses a part
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -13,27 +12,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-
-/// Where etcd is: `$FUSEBOX_ETCD_BIN`, else the cache that `cargo xtask cluster up` fills.
-pub fn program() -> PathBuf {
-    if let Some(program) = std::env::var_os("FUSEBOX_ETCD_BIN") {
-        return program.into();
-    }
-    let variable = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = match (variable("FUSEBOX_CACHE"), variable("XDG_CACHE_HOME"), variable("HOME")) {
-        (Some(cache), ..) => cache,
-        (None, Some(base), _) => base.join("fusebox"),
-        (None, None, home) => home.unwrap_or_default().join(".cache/fusebox"),
-    };
-    let program = cache.join("bin/etcd");
-    assert!(
-        program.exists(),
-        "these tests need a real etcd and {} does not exist: run `cargo xtask cluster up` once, or set \
-         FUSEBOX_ETCD_BIN to an etcd program",
-        program.display()
-    );
-    program
-}
 
 /// A running etcd; it ends with this value.
 pub struct Etcd {
@@ -114,7 +92,7 @@ impl Etcd {
     /// Starts it, and waits until it listens: one that answers only to those it knows.
     pub async fn run_locked(&mut self) {
         let (url, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer));
-        let child = Command::new(program())
+        let child = Command::new(fusebox_cluster::tools::find("etcd").unwrap())
             .arg(format!("--data-dir={}", self.folder.path().join("data").display()))
             .arg(format!("--listen-client-urls={url}"))
             .arg(format!("--advertise-client-urls={url}"))

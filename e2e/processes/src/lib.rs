@@ -1,0 +1,40 @@
+//! The operator's own process between a real Kubernetes API server, a real Consul and a real etcd, without a cluster and
+//! without containers.
+//!
+//! # Guarantees
+//! - Everything runs on free ports of this machine, in folders of its own, and ends with its value.
+//! - What the operator sends goes over [`Wires`], where it is counted and where the operator can be killed at any write.
+//! - The operator has the rights and the settings that its chart gives it, by a token of its own.
+//!
+//! # Caveats
+//! - There is no kubelet and no controller: who uses it makes `EndpointSlices`, and nothing is collected when its owner
+//!   goes.
+//! - What is in the way of a server fails the test, by a panic.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test's tool: what is in its way fails the test"
+)]
+
+pub mod chart;
+#[path = "../../../operator/tests/common/consul.rs"]
+pub mod consul;
+#[path = "../../../resilience/tests/common/etcd.rs"]
+pub mod etcd;
+mod kubernetes;
+pub mod objects;
+mod operator;
+mod process;
+mod proxy;
+mod site;
+mod wires;
+mod writes;
+
+pub use consul::Consul;
+pub use etcd::{Etcd, eventually};
+pub use kubernetes::{ApiServer, User};
+pub use operator::Operator;
+pub use process::Process;
+pub use site::{NAMESPACE, RELEASE, Servers, Site, in_release};
+pub use wires::{Aim, Server, Side, Wires, Write};

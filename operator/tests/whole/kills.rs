@@ -1,0 +1,189 @@
+//! SIGKILL at every write on the wire, before the server has it and after the server answered, and another process after
+//! it: the end is that of an undisturbed run, nothing else's is touched, and then nothing is written.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fusebox_processes::{Aim, Operator, Server, Side, Site, Write};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::picture::picture;
+use crate::workload::{CLUSTER, NAMESPACE, STEPS, Step, prepare, take, values};
+use crate::{ALONE, PROGRAM, long};
+
+/// How long nothing may be written once a step is done.
+const REST: Duration = Duration::from_secs(2);
+/// Ten times what is seen.
+const DEADLINE: Duration = Duration::from_secs(90);
+/// How many points an ordinary run takes.
+const SAMPLE: usize = 6;
+
+/// A run of the workload under one operator after the other.
+struct Run<'a> {
+    site: &'a Site,
+    operator: Operator,
+    restarts: usize,
+}
+
+impl<'a> Run<'a> {
+    async fn start(site: &'a Site, aim: Option<Aim>) -> Self {
+        site.free_lease().await;
+        site.wires.aim(aim);
+        Self { site, operator: site.operator(&[]).await, restarts: 0 }
+    }
+
+    /// Another process in the place of one that was killed; one that ended for another reason is a failure.
+    async fn keep_alive(&mut self) {
+        if let Some(status) = self.operator.ended() {
+            let shot = self.site.wires.shot();
+            assert!(
+                shot.is_some() && self.restarts == 0,
+                "the operator ended by itself: {status}\n{}",
+                self.operator.said()
+            );
+            self.restarts += 1;
+            self.site.free_lease().await;
+            self.operator = self.site.operator(&[]).await;
+        }
+    }
+
+    /// Waits until all is as `wanted` says; what it is like then.
+    async fn until(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        loop {
+            self.keep_alive().await;
+            let now = picture(self.site, CLUSTER, NAMESPACE).await;
+            if wanted(&now) {
+                return now;
+            }
+            assert!(
+                Instant::now() - start < DEADLINE,
+                "never: {what}\nshot at {:?}\nit is {now:#}\n{}",
+                self.site.wires.shot(),
+                self.operator.said()
+            );
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Writes nothing for a while.
+    async fn rests(&mut self, what: &str) {
+        let before = self.site.wires.writes().len();
+        sleep(REST).await;
+        let writes = self.site.wires.writes();
+        assert_eq!(writes[before..], [], "{what}: written at rest\n{}", self.operator.said());
+        assert!(self.operator.ended().is_none(), "{what}: {}", self.operator.said());
+    }
+}
+
+/// Is a step done, as far as it can be told without a run to compare with?
+fn is_done(step: Step, now: &Value) -> bool {
+    let resource = &now["kubernetes"]["resources"]["user"];
+    if step == Step::Delete {
+        return resource.is_null();
+    }
+    let conditions = resource["status"]["conditions"].as_array();
+    let entries = |node: &Value| node["services"]["Services"].as_object().map_or(0, serde_json::Map::len);
+    let nodes = now["consul"]["nodes"].as_object().unwrap();
+    let ours = || nodes.iter().filter(|(name, _)| name.starts_with("fusebox-demo-"));
+    let wanted = if step == Step::Scale { 3 } else { 2 };
+    let generation = if step == Step::Create { 1 } else { 2 };
+    conditions.is_some_and(|all| {
+        all.iter()
+            .any(|c| c["type"] == "Ready" && c["status"] == "True" && c["observedGeneration"] == generation)
+    }) && ours().map(|(_, node)| entries(node)).sum::<usize>() == wanted
+        && ours().all(|(_, node)| node["checks"].to_string().contains("fusebox-dead-man"))
+}
+
+/// The undisturbed run: what is there after each step, and every write.
+async fn reference(site: &Site) -> (Vec<Value>, Vec<Write>) {
+    let mut run = Run::start(site, None).await;
+    let mut pictures = Vec::new();
+    for step in STEPS {
+        take(site, step).await;
+        run.until(&format!("{step:?}"), |now| is_done(step, now)).await;
+        // A status is written once a second at most: only what stays is what is there.
+        let settled = loop {
+            let before = site.wires.writes().len();
+            sleep(REST).await;
+            if site.wires.writes().len() == before {
+                break picture(site, CLUSTER, NAMESPACE).await;
+            }
+        };
+        pictures.push(settled);
+    }
+    assert_eq!(run.restarts, 0);
+    let writes = site.wires.writes();
+    run.operator.kill().await;
+    (pictures, writes)
+}
+
+/// One run with a kill; the write it was killed at.
+async fn killed(site: &Site, aim: Aim, reference: &[Value]) -> Option<Write> {
+    let mut run = Run::start(site, Some(aim)).await;
+    for (step, wanted) in STEPS.into_iter().zip(reference) {
+        take(site, step).await;
+        run.until(&format!("{aim:?}: {step:?} as without a kill, {wanted:#}"), |now| now == wanted).await;
+        if matches!(step, Step::Scale | Step::Delete) {
+            run.rests(&format!("{aim:?} {step:?}")).await;
+            assert_eq!(picture(site, CLUSTER, NAMESPACE).await, *wanted, "{aim:?} {step:?}");
+        }
+    }
+    let shot = site.wires.shot();
+    assert_eq!(run.restarts, usize::from(shot.is_some()));
+    run.operator.kill().await;
+    shot
+}
+
+/// Every point of the undisturbed run, both sides.
+fn points(writes: &[Write]) -> Vec<Aim> {
+    let mut all = Vec::new();
+    for server in [Server::Kubernetes, Server::Consul, Server::Etcd] {
+        let count = writes.iter().filter(|write| write.server == server).count();
+        for nth in 0..count {
+            all.extend([Side::Before, Side::After].map(|side| Aim { server, nth, side }));
+        }
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_write_on_the_wire_changes_nothing_in_the_end() {
+    let _alone = ALONE.lock().await;
+    let site = Site::start(PROGRAM, &values()).await;
+    prepare(&site).await;
+    let (pictures, writes) = reference(&site).await;
+    let all = points(&writes);
+    // Another sample every day; a run of an earlier day again with FUSEBOX_SEED.
+    let seed = std::env::var("FUSEBOX_SEED").map_or_else(
+        |_| usize::try_from(jiff::Timestamp::now().as_second() / 86_400).unwrap(),
+        |seed| seed.parse().unwrap(),
+    );
+    let every = if long() { 1 } else { all.len().div_ceil(SAMPLE) };
+    let chosen: Vec<Aim> = all.iter().copied().skip(seed % every).step_by(every).collect();
+    println!("{} writes of an undisturbed run: {}", writes.len(), told(&writes));
+    let (mut at, mut missed) = (BTreeMap::<(Side, String), usize>::new(), 0);
+    let start = Instant::now();
+    for aim in &chosen {
+        match killed(&site, *aim, &pictures).await {
+            Some(write) => {
+                *at.entry((aim.side, format!("{:?} {}", write.server, write.what))).or_default() += 1
+            }
+            // Writes that come together in one run are two in another.
+            None => missed += 1,
+        }
+    }
+    println!(
+        "killed at {} of {} points (FUSEBOX_SEED={seed}), {missed} not met, in {:?}: {at:#?}",
+        chosen.len() - missed,
+        all.len(),
+        Instant::now() - start
+    );
+    assert!(missed * 5 <= chosen.len(), "{missed} of {} points were not met", chosen.len());
+}
+
+fn told(writes: &[Write]) -> String {
+    let each = writes.iter().map(|write| format!("{:?} {}", write.server, write.what));
+    each.collect::<Vec<_>>().join(", ")
+}

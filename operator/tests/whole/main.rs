@@ -1,0 +1,19 @@
+//! The whole program between real servers, killed at exact writes, with exact rights, and beside another of its kind.
+#![allow(missing_docs, clippy::expect_used, clippy::panic, clippy::unwrap_used)] // all of it is tests
+
+mod kills;
+mod picture;
+mod workload;
+
+use tokio::sync::Mutex;
+
+/// The program under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_fusebox-operator");
+
+/// Each test has a Kubernetes of its own, which is heavy: one at a time.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Every point of a proof instead of a sample?
+fn long() -> bool {
+    std::env::var("FUSEBOX_LONG").is_ok_and(|long| long == "1")
+}
