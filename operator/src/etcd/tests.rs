@@ -1,13 +1,13 @@
 //! What a transaction compares and writes; then on a real etcd what is read and followed.
 
 use fusebox_policy::wire::Epoch;
+use fusebox_processes::etcd as server;
 use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::drift::Drifted;
 
-use crate::world::etcd_server as server;
 use server::eventually;
 
 #[test]

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use fusebox_policy::keys::Ident;
 use fusebox_policy::v1alpha1::{FINALIZER, ResilientService, ResilientServiceStatus};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::{Crash, Faults};
@@ -82,6 +85,25 @@ impl ClusterWorld {
         let unseen = self.unseen.try_lock().unwrap();
         shown.resources.retain(|of, _| !unseen.contains(of));
         shown
+    }
+
+    /// As `kubectl delete` does: who has a finalizer stays, with another generation.
+    pub fn delete(&self, of: &Ident, at: Timestamp) {
+        self.others(of, |there| {
+            let metadata = &mut there.metadata;
+            if metadata.deletion_timestamp.is_none() {
+                metadata.deletion_timestamp = Some(Time(at));
+                metadata.generation = metadata.generation.map(|generation| generation + 1);
+            }
+        });
+    }
+
+    /// Somebody writes an object, if it is there.
+    pub fn others(&self, of: &Ident, change: impl FnOnce(&mut ResilientService)) {
+        let there = self.resources.try_lock().unwrap().get(of).cloned();
+        if let Some(there) = there {
+            let _ = self.change(&there, change);
+        }
     }
 
     fn change(
@@ -192,18 +214,57 @@ pub struct RouteWorld {
     pub objects: Mutex<BTreeMap<Ident, RouteView>>,
     /// Are Traefik's kinds unknown?
     pub crds_missing: AtomicBool,
+    /// The fields of a spec that others own, as they wrote them.
+    fields: Mutex<BTreeMap<Ident, BTreeMap<String, Value>>>,
 }
 
 impl RouteWorld {
     /// An empty one.
     pub fn new(crash: &Arc<Crash>) -> Self {
-        Self { faults: Faults::of(crash), objects: Mutex::default(), crds_missing: AtomicBool::default() }
+        let (objects, fields) = (Mutex::default(), Mutex::default());
+        Self { faults: Faults::of(crash), objects, crds_missing: AtomicBool::default(), fields }
     }
 
     /// The same for another process.
     pub fn copy(&self, crash: &Arc<Crash>) -> Self {
         let crds_missing = AtomicBool::new(self.crds_missing.load(SeqCst));
-        Self { faults: Faults::of(crash), objects: Mutex::new(self.state()), crds_missing }
+        let fields = Mutex::new(self.fields.try_lock().unwrap().clone());
+        Self { faults: Faults::of(crash), objects: Mutex::new(self.state()), crds_missing, fields }
+    }
+
+    /// Somebody else creates one, if there is none.
+    pub fn theirs(&self, at: &Ident, spec: Value) {
+        let mut objects = self.objects.try_lock().unwrap();
+        objects.entry(at.clone()).or_insert(RouteView { owner: None, spec });
+    }
+
+    /// Somebody else applies a field of its spec, by force.
+    pub fn set_field(&self, at: &Ident, field: &str, value: Value) {
+        if let Some(there) = self.objects.try_lock().unwrap().get_mut(at) {
+            there.spec[field] = value.clone();
+            let mut fields = self.fields.try_lock().unwrap();
+            fields.entry(at.clone()).or_default().insert(field.to_owned(), value);
+        }
+    }
+
+    /// Somebody deletes it.
+    pub fn lose(&self, at: &Ident) {
+        self.objects.try_lock().unwrap().remove(at);
+        self.fields.try_lock().unwrap().remove(at);
+    }
+
+    /// As server-side apply by force: what others own stays, unless we say something else.
+    fn merged(&self, at: &Ident, mut spec: Value) -> Value {
+        if let Some(theirs) = self.fields.try_lock().unwrap().get_mut(at) {
+            theirs.retain(|field, value| match spec.get(field) {
+                Some(ours) => ours == value,
+                None => {
+                    spec[field] = value.clone();
+                    true
+                }
+            });
+        }
+        spec
     }
 
     /// All objects.
@@ -240,7 +301,12 @@ impl RouteStore for RouteWorld {
                 if objects.get(&at).is_some_and(|there| there.owner.as_ref() != Some(&owner.uid)) {
                     return Err(RouteError::Refused("belongs to somebody else".into()));
                 }
-                objects.insert(at, RouteView { owner: Some(owner.uid.clone()), spec: route.spec.clone() });
+                // Whoever deleted it deleted what others wrote into it.
+                if !objects.contains_key(&at) {
+                    self.fields.try_lock().unwrap().remove(&at);
+                }
+                let spec = self.merged(&at, route.spec.clone());
+                objects.insert(at, RouteView { owner: Some(owner.uid.clone()), spec });
                 Ok(())
             };
             self.faults.write(write).await

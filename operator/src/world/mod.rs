@@ -5,11 +5,7 @@ pub mod apiserver;
 mod catalog;
 mod cluster;
 mod conformance;
-#[path = "../../tests/common/consul.rs"]
-pub mod consul_server;
 mod epoch;
-#[path = "../../../resilience/tests/common/etcd.rs"]
-pub mod etcd_server;
 mod ice;
 mod lease;
 mod sessions;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 use fusebox_policy::keys::{Ident, Keys};
-use fusebox_policy::v1alpha1::{FINALIZER, ResilientService};
+use fusebox_policy::v1alpha1::ResilientService;
 use fusebox_policy::wire::{Claim, PolicyDocument, Report};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -162,12 +162,7 @@ impl Scene {
 
     /// As `kubectl delete` does.
     pub fn delete(&self, of: &Ident) {
-        let mut all = self.cluster.resources.try_lock().unwrap();
-        let resource = all.get_mut(of).unwrap();
-        resource.metadata.deletion_timestamp = Some(Time(Timestamp::from_second(1000).unwrap()));
-        if !resource.finalizers().iter().any(|f| f == FINALIZER) {
-            all.remove(of);
-        }
+        self.cluster.delete(of, Timestamp::from_second(1000).unwrap());
     }
 
     pub fn annotate(&self, of: &Ident, key: &str, value: &str) {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use fusebox_policy::wire::Epoch;
+use fusebox_processes::consul as server;
 use serde_json::{Value, json};
 
 use super::{At, Places, Recording};
 use crate::consul::{Consul, ConsulConfig, Http};
 use crate::model::{Entry, mark};
 use crate::ports::{CatalogOp, ConsulCatalog, NodeView, TxnError};
-use crate::world::{CatalogWorld, Crash, consul_server as server};
+use crate::world::{CatalogWorld, Crash};
 
 const CLUSTER: &str = "demo";
 /// Two of ours, and one that somebody else registered.

@@ -6,6 +6,7 @@
 //! (indices, revisions, UIDs) is told by its order of appearance.
 
 mod catalog;
+mod kubernetes;
 mod recording;
 mod store;
 

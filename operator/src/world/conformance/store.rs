@@ -7,11 +7,12 @@ use fastrand::Rng;
 use fusebox::etcd::EtcdConfig;
 use fusebox_policy::keys::{Ident, Keys};
 use fusebox_policy::wire::{Claim, Epoch};
+use fusebox_processes::etcd as server;
 
 use super::{At, Places, Recording};
 use crate::etcd::{Etcd, Reports};
 use crate::ports::{Fence, Inventory, PolicyStore, StoreOp, StoreView, TxnError};
-use crate::world::{Crash, StoreWorld, etcd_server as server};
+use crate::world::{Crash, StoreWorld};
 
 const CLUSTER: &str = "demo";
 const ALLOWED: &str = "service.user.";

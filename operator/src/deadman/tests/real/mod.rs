@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fusebox_policy::wire::Epoch;
+use fusebox_processes::consul as server;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -19,7 +20,6 @@ use crate::deadman::port::{Check, Sessions};
 use crate::metrics::DeadManMetrics;
 use crate::model::{Entry, mark};
 use crate::ports::{CatalogOp, ConsulCatalog, EpochStore, Fence};
-use crate::world::consul_server as server;
 
 /// Consul's shortest.
 const TTL: Duration = Duration::from_secs(10);
