@@ -10,6 +10,8 @@
 
 mod api;
 mod drift;
+#[cfg(test)]
+mod election;
 mod http;
 mod sessions;
 #[cfg(test)]
