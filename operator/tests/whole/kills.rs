@@ -84,7 +84,7 @@ fn is_done(step: Step, now: &Value) -> bool {
         return resource.is_null();
     }
     let conditions = resource["status"]["conditions"].as_array();
-    let entries = |node: &Value| node["services"]["Services"].as_object().map_or(0, serde_json::Map::len);
+    let entries = |node: &Value| node["services"]["Services"].as_array().map_or(0, Vec::len);
     let nodes = now["consul"]["nodes"].as_object().unwrap();
     let ours = || nodes.iter().filter(|(name, _)| name.starts_with("fusebox-demo-"));
     let wanted = if step == Step::Scale { 3 } else { 2 };

@@ -32,7 +32,7 @@ async fn consul(site: &Site, cluster: &str) -> Value {
         let mut checks = consul.get(&format!("/v1/health/node/{name}")).await;
         if node["Meta"]["fusebox-cluster"] == cluster {
             for of in [&mut services, &mut checks] {
-                strip(of, &["CreateIndex", "ModifyIndex", "ID", "Notes", "SessionName"]);
+                strip(of, &["CreateIndex", "ModifyIndex", "Notes", "SessionName"]);
             }
         }
         nodes.insert(name, json!({ "services": services, "checks": checks }));
