@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use fusebox_policy::keys::Keys;
-use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kube::Client;
-use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
-use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::admin;
 use crate::config::{Config, LogArgs};
@@ -36,6 +34,7 @@ use crate::leader::{Clock, Elector, End, Leadership, supervise};
 use crate::metrics::{Metrics, Outcome};
 use crate::model;
 use crate::ports::{ConsulCatalog, EpochStore, PolicyStore};
+use crate::queue;
 use crate::readiness::Readiness;
 use crate::reconcile::deletions::Deletions;
 use crate::reconcile::memory::Memory;
@@ -43,8 +42,6 @@ use crate::reconcile::unreadable::{self, Unreadable};
 use crate::reconcile::{Context, Next, reconcile};
 use crate::sweep;
 
-/// How many resources are reconciled at once.
-const CONCURRENCY: u16 = 32;
 /// How long a start waits for a backend that does not answer, before it goes on without.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long effects in flight may take to finish at the end.
@@ -179,15 +176,7 @@ async fn work(
     wake_all(&wake, &stores.resources);
     let (sweeping, until) = (context.clone(), stop.clone());
     tokio::spawn(async move { sweep::run(&sweeping, until).await });
-    let mut until = stop.clone();
-    let controller = Controller::for_stream(stream::pending(), stores.resources)
-        .with_config(controller::Config::default().concurrency(CONCURRENCY))
-        .reconcile_on(UnboundedReceiverStream::new(woken))
-        .graceful_shutdown_on(async move {
-            let _ = until.wait_for(|stop| *stop).await;
-        })
-        .run(pass, |_, never: &Infallible, _| match *never {}, context)
-        .for_each(async |_| {});
+    let controller = queue::serve(stores.resources, woken, stop.clone(), pass, context);
     let mut stopping = stop;
     tokio::select! {
         () = controller => Ok(End::Drained),

@@ -148,7 +148,7 @@ impl<S: EpochStore + ?Sized> Fenced<S> {
     pub async fn verify(&self) -> Result<(), FenceError> {
         let Some(fence) = self.held.lock().await.fence else { return self.fence().await.map(drop) };
         match self.store.read_epoch().await? {
-            // A restored store may come to the same place again.
+            // A store that was wiped may count anew: another's epoch may stand where ours stood.
             Some((epoch, at)) if at == fence && epoch.holder == self.me => Ok(()),
             _ => self.refused(fence).await.map(drop),
         }
@@ -306,12 +306,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn anothers_epoch_at_the_same_place_is_not_ours() {
+    async fn another_epoch_in_the_same_place_of_a_wiped_store_is_not_mine() {
         let store = Arc::new(EpochWorld::default());
-        let (fenced, signals) = fenced(&store, "me");
-        fenced.fence().await.unwrap();
-        store.replace(epoch(1, "another"));
-        assert!(matches!(fenced.verify().await, Err(FenceError::Deposed(_))));
+        let (first, signals) = fenced(&store, "first");
+        let used = first.fence().await.unwrap();
+        store.wipe();
+        let (second, _) = fenced(&store, "second");
+        assert_eq!(second.fence().await, Ok(used));
+        assert_eq!(first.verify().await.map_err(|error| matches!(error, FenceError::Deposed(_))), Err(true));
         assert!(signals.deposed.borrow().is_some());
     }
 

@@ -23,6 +23,7 @@ mod metrics;
 pub mod model;
 mod pace;
 pub mod ports;
+mod queue;
 mod readiness;
 pub mod reconcile;
 mod sweep;

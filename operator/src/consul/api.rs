@@ -48,7 +48,10 @@ pub struct Service {
     pub name: String,
     pub tags: Option<Vec<String>>,
     pub meta: Option<BTreeMap<String, String>>,
+    // What is empty or zero may be left out: a service without a port must not keep its node from being read.
+    #[serde(default)]
     pub address: String,
+    #[serde(default)]
     pub port: u16,
 }
 

@@ -10,6 +10,8 @@
 
 mod api;
 mod drift;
+#[cfg(test)]
+mod election;
 mod http;
 #[cfg(test)]
 mod part_tests;
@@ -193,7 +195,8 @@ impl Consul {
         let goes = |id: &String| {
             ops.iter().any(|(_, op)| matches!(op, CatalogOp::Deregister { id: gone, .. } if gone == id))
         };
-        Ok(there.exists && !there.foreign && there.entries.keys().all(goes))
+        let comes = ops.iter().any(|(_, op)| matches!(op, CatalogOp::Register(_)));
+        Ok(there.exists && !there.foreign && !comes && there.entries.keys().all(goes))
     }
 
     /// Consul names the operations in the way; the first of all is our fence.

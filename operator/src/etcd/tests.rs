@@ -2,6 +2,7 @@
 
 use fusebox_policy::wire::Epoch;
 use futures::future::join_all;
+use fusebox_processes::etcd as server;
 use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -9,9 +10,6 @@ use tokio::time::Instant;
 use super::*;
 use crate::drift::Drifted;
 use crate::group::Sink as _;
-
-#[path = "../../../resilience/tests/common/etcd.rs"]
-mod server;
 
 use server::eventually;
 

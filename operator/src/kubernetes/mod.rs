@@ -9,6 +9,8 @@ pub mod routes;
 mod tests;
 pub mod traefik;
 pub mod watch;
+#[cfg(test)]
+mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,13 +1,19 @@
 //! Consul.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fusebox_policy::wire::Epoch;
 use tokio::sync::Mutex;
 
 use super::{Crash, EpochWorld, Faults};
+use crate::model::Entry;
 use crate::ports::{Answer, CatalogOp, ConsulCatalog, EpochStore, Fence, NodeView, TxnError, Unavailable};
+
+/// How many operations Consul takes in a transaction.
+const MAX_OPS: usize = 128;
+/// How it refuses a service without a name.
+const NAMELESS: &str = "Must provide service name (Service.Service) when service ID is provided";
 
 /// Nodes and their entries.
 #[derive(Debug)]
@@ -22,6 +28,8 @@ pub struct CatalogWorld {
     pub refused: Mutex<Vec<String>>,
     /// Every operation that took place, in order.
     pub log: Mutex<Vec<CatalogOp>>,
+    /// The nodes that the process removed.
+    removed: Mutex<BTreeSet<String>>,
 }
 
 impl CatalogWorld {
@@ -33,6 +41,7 @@ impl CatalogWorld {
             nodes: Mutex::default(),
             refused: Mutex::default(),
             log: Mutex::default(),
+            removed: Mutex::default(),
         }
     }
 
@@ -51,48 +60,100 @@ impl CatalogWorld {
         self.nodes.try_lock().unwrap().clone()
     }
 
-    fn run(&self, node: &str, ops: &[CatalogOp]) -> Result<(), TxnError> {
+    fn run(&self, fence: Fence, node: &str, ops: &[CatalogOp]) -> Result<(), TxnError> {
         let mut nodes = self.nodes.try_lock().unwrap();
+        let mut removed = self.removed.try_lock().unwrap();
+        // As the adapter: only what nothing is on, and nothing comes to, is removed; and comes back with an entry.
+        let registers = ops.iter().any(|op| matches!(op, CatalogOp::Register(_)));
+        let reaps = !registers && nodes.get(node).is_some_and(|there| is_emptied(there, ops));
+        let ensures = registers && removed.contains(node);
+        let weight =
+            ops.iter().map(|op| 1 + usize::from(matches!(op, CatalogOp::Register(_)))).sum::<usize>();
+        if 1 + weight > MAX_OPS {
+            return Err(Unavailable("too many operations".into()).into());
+        }
+        // Consul looks at each operation by itself first, and then at the fence.
+        let nameless = |(at, op): (usize, &CatalogOp)| {
+            let (CatalogOp::Register(Entry { name, .. }) | CatalogOp::Deregister { name, .. }) = op else {
+                return None;
+            };
+            name.is_empty().then(|| (at, NAMELESS.to_owned()))
+        };
+        let refused: Vec<_> = ops.iter().enumerate().filter_map(nameless).collect();
+        if !refused.is_empty() {
+            return Err(TxnError::Refused(refused));
+        }
+        if !self.epoch.stands_at(fence) {
+            return Err(TxnError::Fenced);
+        }
         let mut next = nodes.clone();
-        for (at, op) in ops.iter().enumerate() {
-            let refuse = |why: &str| Err(TxnError::Refused(vec![(at, why.to_owned())]));
-            match op {
-                CatalogOp::EnsureNode => next.entry(node.into()).or_default().exists = true,
-                CatalogOp::Register(entry) if self.refused.try_lock().unwrap().contains(&entry.id) => {
-                    return refuse("invalid service");
-                }
-                CatalogOp::Register(entry) => match next.get_mut(node) {
-                    Some(there) => {
-                        there.entries.insert(entry.id.clone(), entry.clone());
-                    }
-                    None => return refuse("missing node registration"),
-                },
-                CatalogOp::SetCheck { id, passing, .. } => {
-                    match next.get_mut(node).and_then(|n| n.entries.get_mut(id)) {
-                        Some(entry) => entry.passing = Some(*passing),
-                        None => return refuse("missing service registration"),
-                    }
-                }
-                CatalogOp::Deregister { id, name } => {
-                    let there = next.get(node).and_then(|node| node.entries.get(id));
-                    if name.is_empty() || there.is_some_and(|there| there.name != *name) {
-                        return refuse(
-                            "Must provide service name (Service.Service) when service ID is provided",
-                        );
-                    }
-                    next.get_mut(node).map(|node| node.entries.remove(id));
-                }
-                CatalogOp::ReapNode => {
-                    if next.get(node).is_some_and(|node| node.entries.is_empty()) {
-                        next.remove(node);
-                    }
-                }
+        if ensures {
+            next.insert(node.to_owned(), NodeView { exists: true, ..NodeView::default() });
+        }
+        let mut refused = Vec::new();
+        for (at, op) in ops.iter().enumerate().filter(|(_, op)| reaps || **op != CatalogOp::ReapNode) {
+            if let Err(why) = self.step(&mut next, node, op) {
+                refused.push((at, why.to_owned()));
             }
+        }
+        if !refused.is_empty() {
+            return Err(TxnError::Refused(refused));
+        }
+        if reaps && ops.contains(&CatalogOp::ReapNode) {
+            removed.insert(node.to_owned());
+        } else if ensures || ops.contains(&CatalogOp::EnsureNode) {
+            removed.remove(node);
         }
         *nodes = next;
         self.log.try_lock().unwrap().extend_from_slice(ops);
         Ok(())
     }
+
+    fn step(
+        &self,
+        nodes: &mut BTreeMap<String, NodeView>,
+        node: &str,
+        op: &CatalogOp,
+    ) -> Result<(), &'static str> {
+        let there = nodes.get_mut(node).filter(|there| there.exists);
+        match op {
+            CatalogOp::EnsureNode => {
+                let there = nodes.entry(node.to_owned()).or_default();
+                (there.exists, there.foreign) = (true, false);
+            }
+            CatalogOp::Register(entry) => {
+                if self.refused.try_lock().unwrap().contains(&entry.id) {
+                    return Err("invalid service");
+                }
+                let passing = Some(entry.passing.unwrap_or_default());
+                let there = there.ok_or("Missing node registration")?;
+                there.entries.insert(entry.id.clone(), Entry { passing, ..entry.clone() });
+            }
+            CatalogOp::SetCheck { id, passing, .. } => {
+                let there = there.ok_or("Missing node registration")?;
+                there.entries.get_mut(id).ok_or("Missing service registration")?.passing = Some(*passing);
+            }
+            CatalogOp::Deregister { id, .. } => {
+                there.and_then(|there| there.entries.remove(id));
+            }
+            CatalogOp::ReapNode => {
+                nodes.remove(node);
+            }
+        }
+        Ok(())
+    }
+
+    /// Another process remembers nothing of the nodes that this one removed.
+    pub fn forget(&self) {
+        self.removed.try_lock().unwrap().clear();
+    }
+}
+
+/// Is our node empty after these?
+fn is_emptied(there: &NodeView, ops: &[CatalogOp]) -> bool {
+    let goes =
+        |id: &String| ops.iter().any(|op| matches!(op, CatalogOp::Deregister { id: gone, .. } if gone == id));
+    there.exists && !there.foreign && there.entries.keys().all(goes)
 }
 
 impl EpochStore for CatalogWorld {
@@ -105,7 +166,12 @@ impl EpochStore for CatalogWorld {
         expected: Option<Fence>,
         epoch: &'a Epoch,
     ) -> Answer<'a, Result<bool, Unavailable>> {
-        Box::pin(async move { self.faults.write(|| Ok(self.epoch.swap(expected, epoch))).await })
+        let swap = move || {
+            // What says the same already stays where it is.
+            let same = self.epoch.read().is_some_and(|(is, at)| Some(at) == expected && is == *epoch);
+            Ok(same || self.epoch.swap(expected, epoch))
+        };
+        Box::pin(async move { self.faults.write(swap).await })
     }
 }
 
@@ -114,7 +180,8 @@ impl ConsulCatalog for CatalogWorld {
         Box::pin(async move {
             self.faults.read().await?;
             let nodes = self.nodes.try_lock().unwrap();
-            Ok(nodes.keys().cloned().collect())
+            let ours = nodes.iter().filter(|(_, node)| node.exists && !node.foreign);
+            Ok(ours.map(|(name, _)| name.clone()).collect())
         })
     }
 
@@ -131,14 +198,6 @@ impl ConsulCatalog for CatalogWorld {
         node: &'a str,
         ops: &'a [CatalogOp],
     ) -> Answer<'a, Result<(), TxnError>> {
-        Box::pin(async move {
-            self.faults
-                .write(
-                    || {
-                        if self.epoch.stands_at(fence) { self.run(node, ops) } else { Err(TxnError::Fenced) }
-                    },
-                )
-                .await
-        })
+        Box::pin(async move { self.faults.write(|| self.run(fence, node, ops)).await })
     }
 }

@@ -1,20 +1,19 @@
-//! Kubernetes and Traefik's objects in it.
+//! Kubernetes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use fusebox_policy::keys::Ident;
 use fusebox_policy::v1alpha1::{FINALIZER, ResilientService, ResilientServiceStatus};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use tokio::sync::Mutex;
 
 use super::{Crash, Faults};
 use crate::model::{self, Endpoint, ServiceView};
-use crate::ports::{
-    Answer, ClusterState, Finalizer, Notice, Owner, Route, RouteError, RouteStore, RouteView, Standing,
-    Unavailable,
-};
+use crate::ports::{Answer, ClusterState, Finalizer, Notice, Standing, Unavailable};
 
 type Resources = BTreeMap<Ident, ResilientService>;
 type Services = BTreeMap<Ident, (ServiceView, Vec<Endpoint>)>;
@@ -82,6 +81,25 @@ impl ClusterWorld {
         let unseen = self.unseen.try_lock().unwrap();
         shown.resources.retain(|of, _| !unseen.contains(of));
         shown
+    }
+
+    /// As `kubectl delete` does: who has a finalizer stays, with another generation.
+    pub fn delete(&self, of: &Ident, at: Timestamp) {
+        self.others(of, |there| {
+            let metadata = &mut there.metadata;
+            if metadata.deletion_timestamp.is_none() {
+                metadata.deletion_timestamp = Some(Time(at));
+                metadata.generation = metadata.generation.map(|generation| generation + 1);
+            }
+        });
+    }
+
+    /// Somebody writes an object, if it is there.
+    pub fn others(&self, of: &Ident, change: impl FnOnce(&mut ResilientService)) {
+        let there = self.resources.try_lock().unwrap().get(of).cloned();
+        if let Some(there) = there {
+            let _ = self.change(&there, change);
+        }
     }
 
     fn change(
@@ -180,84 +198,5 @@ impl ClusterState for ClusterWorld {
 
     fn notify<'a>(&'a self, _: &'a ResilientService, notice: &'a Notice) -> Answer<'a, ()> {
         Box::pin(async move { self.notices.try_lock().unwrap().push(notice.clone()) })
-    }
-}
-
-/// `IngressRoutes`.
-#[derive(Debug)]
-pub struct RouteWorld {
-    /// Its trouble.
-    pub faults: Faults,
-    /// By namespace and name.
-    pub objects: Mutex<BTreeMap<Ident, RouteView>>,
-    /// Are Traefik's kinds unknown?
-    pub crds_missing: AtomicBool,
-}
-
-impl RouteWorld {
-    /// An empty one.
-    pub fn new(crash: &Arc<Crash>) -> Self {
-        Self { faults: Faults::of(crash), objects: Mutex::default(), crds_missing: AtomicBool::default() }
-    }
-
-    /// The same for another process.
-    pub fn copy(&self, crash: &Arc<Crash>) -> Self {
-        let crds_missing = AtomicBool::new(self.crds_missing.load(SeqCst));
-        Self { faults: Faults::of(crash), objects: Mutex::new(self.state()), crds_missing }
-    }
-
-    /// All objects.
-    pub fn state(&self) -> BTreeMap<Ident, RouteView> {
-        self.objects.try_lock().unwrap().clone()
-    }
-}
-
-impl RouteStore for RouteWorld {
-    fn read<'a>(
-        &'a self,
-        namespace: &'a str,
-        names: &'a [String],
-    ) -> Answer<'a, Result<BTreeMap<String, RouteView>, RouteError>> {
-        Box::pin(async move {
-            self.faults.read().await?;
-            if self.crds_missing.load(SeqCst) {
-                return Err(RouteError::CrdsMissing);
-            }
-            let objects = self.objects.try_lock().unwrap();
-            let found = names
-                .iter()
-                .filter_map(|name| Some((name.clone(), objects.get(&Ident::new(namespace, name))?.clone())));
-            Ok(found.collect())
-        })
-    }
-
-    // As the adapter: what does not belong to `owner` is neither written nor removed.
-    fn apply<'a>(&'a self, owner: &'a Owner, route: &'a Route) -> Answer<'a, Result<(), RouteError>> {
-        Box::pin(async move {
-            let write = || {
-                let mut objects = self.objects.try_lock().unwrap();
-                let at = Ident::new(&owner.ident.namespace, &route.name);
-                if objects.get(&at).is_some_and(|there| there.owner.as_ref() != Some(&owner.uid)) {
-                    return Err(RouteError::Refused("belongs to somebody else".into()));
-                }
-                objects.insert(at, RouteView { owner: Some(owner.uid.clone()), spec: route.spec.clone() });
-                Ok(())
-            };
-            self.faults.write(write).await
-        })
-    }
-
-    fn delete<'a>(&'a self, owner: &'a Owner, name: &'a str) -> Answer<'a, Result<(), RouteError>> {
-        Box::pin(async move {
-            let write = || {
-                let mut objects = self.objects.try_lock().unwrap();
-                let at = Ident::new(&owner.ident.namespace, name);
-                if objects.get(&at).is_some_and(|there| there.owner.as_ref() == Some(&owner.uid)) {
-                    objects.remove(&at);
-                }
-                Ok(())
-            };
-            self.faults.write(write).await
-        })
     }
 }

@@ -32,11 +32,9 @@ impl EpochWorld {
         state.1 = epoch.map(|epoch| (epoch, state.0));
     }
 
-    /// A restored store came to the same place again, with another's epoch.
-    pub fn replace(&self, epoch: Epoch) {
-        let mut state = self.state.try_lock().unwrap();
-        let at = state.0;
-        state.1 = Some((epoch, at));
+    /// Everything is lost, and places are counted anew.
+    pub fn wipe(&self) {
+        *self.state.try_lock().unwrap() = (0, None);
     }
 
     /// The next swap takes place and is not answered.

@@ -1,11 +1,14 @@
 //! In-memory worlds behind the ports, for the tests: they refuse what the real ones refuse, can go away, and
 //! can crash the process after the n-th write, and can show a process what was true before.
 
+pub mod apiserver;
 mod catalog;
 mod cluster;
+mod conformance;
 mod epoch;
 mod ice;
 mod lease;
+mod routes;
 mod sessions;
 mod store;
 mod tenure;
@@ -16,10 +19,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst};
 use std::task::Poll;
 
 pub use catalog::CatalogWorld;
-pub use cluster::{Cache, ClusterWorld, RouteWorld};
+pub use cluster::{Cache, ClusterWorld};
 pub use epoch::EpochWorld;
 pub use ice::Ice;
 pub use lease::{LeaseClient, LeaseWorld, Weather, Wire};
+pub use routes::RouteWorld;
 pub use sessions::SessionWorld;
 pub use store::StoreWorld;
 pub use tenure::TenureWorld;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 use fusebox_policy::keys::{Ident, Keys};
-use fusebox_policy::v1alpha1::{FINALIZER, ResilientService};
+use fusebox_policy::v1alpha1::ResilientService;
 use fusebox_policy::wire::{Claim, PolicyDocument, Report};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -57,7 +57,7 @@ impl Scene {
     pub fn new() -> Self {
         let crash = Arc::new(Crash::default());
         let catalog = Arc::new(CatalogWorld::new(&crash));
-        let store = Arc::new(StoreWorld::new(&crash, CLUSTER));
+        let store = Arc::new(StoreWorld::new(&crash, CLUSTER, &["service.user."]));
         let routes = Arc::new(RouteWorld::new(&crash));
         let cluster = Arc::new(ClusterWorld::new(&crash));
         let tenure = Arc::<TenureWorld>::default();
@@ -87,6 +87,7 @@ impl Scene {
     pub fn take_over(&mut self) -> Context {
         self.starts += 1;
         self.crash.restart();
+        self.catalog.forget();
         self.tenure = Arc::default();
         let (catalog, store, routes, cluster) = (&self.catalog, &self.store, &self.routes, &self.cluster);
         let (new, signals) = context(catalog, store, routes, cluster, &self.tenure, self.starts);
@@ -161,12 +162,7 @@ impl Scene {
 
     /// As `kubectl delete` does.
     pub fn delete(&self, of: &Ident) {
-        let mut all = self.cluster.resources.try_lock().unwrap();
-        let resource = all.get_mut(of).unwrap();
-        resource.metadata.deletion_timestamp = Some(Time(Timestamp::from_second(1000).unwrap()));
-        if !resource.finalizers().iter().any(|f| f == FINALIZER) {
-            all.remove(of);
-        }
+        self.cluster.delete(of, Timestamp::from_second(1000).unwrap());
     }
 
     pub fn annotate(&self, of: &Ident, key: &str, value: &str) {

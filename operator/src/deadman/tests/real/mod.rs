@@ -3,14 +3,13 @@
 mod catalog;
 mod experiment;
 mod facts;
-#[path = "../../../../tests/common/consul.rs"]
-pub mod server;
 mod stale;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fusebox_policy::wire::Epoch;
+use fusebox_processes::consul as server;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};

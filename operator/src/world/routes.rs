@@ -1,0 +1,135 @@
+//! Traefik's objects in Kubernetes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use fusebox_policy::keys::Ident;
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::{Crash, Faults};
+use crate::ports::{Answer, Owner, Route, RouteError, RouteStore, RouteView};
+
+/// `IngressRoutes`.
+#[derive(Debug)]
+pub struct RouteWorld {
+    /// Its trouble.
+    pub faults: Faults,
+    /// By namespace and name.
+    pub objects: Mutex<BTreeMap<Ident, RouteView>>,
+    /// Are Traefik's kinds unknown?
+    pub crds_missing: AtomicBool,
+    /// The fields of a spec that others own, as they wrote them.
+    fields: Mutex<BTreeMap<Ident, BTreeMap<String, Value>>>,
+}
+
+impl RouteWorld {
+    /// An empty one.
+    pub fn new(crash: &Arc<Crash>) -> Self {
+        let (objects, fields) = (Mutex::default(), Mutex::default());
+        Self { faults: Faults::of(crash), objects, crds_missing: AtomicBool::default(), fields }
+    }
+
+    /// The same for another process.
+    pub fn copy(&self, crash: &Arc<Crash>) -> Self {
+        let crds_missing = AtomicBool::new(self.crds_missing.load(SeqCst));
+        let fields = Mutex::new(self.fields.try_lock().unwrap().clone());
+        Self { faults: Faults::of(crash), objects: Mutex::new(self.state()), crds_missing, fields }
+    }
+
+    /// Somebody else creates one, if there is none.
+    pub fn theirs(&self, at: &Ident, spec: Value) {
+        let mut objects = self.objects.try_lock().unwrap();
+        objects.entry(at.clone()).or_insert(RouteView { owner: None, spec });
+    }
+
+    /// Somebody else applies a field of its spec, by force.
+    pub fn set_field(&self, at: &Ident, field: &str, value: Value) {
+        if let Some(there) = self.objects.try_lock().unwrap().get_mut(at) {
+            there.spec[field] = value.clone();
+            let mut fields = self.fields.try_lock().unwrap();
+            fields.entry(at.clone()).or_default().insert(field.to_owned(), value);
+        }
+    }
+
+    /// Somebody deletes it.
+    pub fn lose(&self, at: &Ident) {
+        self.objects.try_lock().unwrap().remove(at);
+        self.fields.try_lock().unwrap().remove(at);
+    }
+
+    /// As server-side apply by force: what others own stays, unless we say something else.
+    fn merged(&self, at: &Ident, mut spec: Value) -> Value {
+        if let Some(theirs) = self.fields.try_lock().unwrap().get_mut(at) {
+            theirs.retain(|field, value| match spec.get(field) {
+                Some(ours) => ours == value,
+                None => {
+                    spec[field] = value.clone();
+                    true
+                }
+            });
+        }
+        spec
+    }
+
+    /// All objects.
+    pub fn state(&self) -> BTreeMap<Ident, RouteView> {
+        self.objects.try_lock().unwrap().clone()
+    }
+}
+
+impl RouteStore for RouteWorld {
+    fn read<'a>(
+        &'a self,
+        namespace: &'a str,
+        names: &'a [String],
+    ) -> Answer<'a, Result<BTreeMap<String, RouteView>, RouteError>> {
+        Box::pin(async move {
+            self.faults.read().await?;
+            if self.crds_missing.load(SeqCst) {
+                return Err(RouteError::CrdsMissing);
+            }
+            let objects = self.objects.try_lock().unwrap();
+            let found = names
+                .iter()
+                .filter_map(|name| Some((name.clone(), objects.get(&Ident::new(namespace, name))?.clone())));
+            Ok(found.collect())
+        })
+    }
+
+    // As the adapter: what does not belong to `owner` is neither written nor removed.
+    fn apply<'a>(&'a self, owner: &'a Owner, route: &'a Route) -> Answer<'a, Result<(), RouteError>> {
+        Box::pin(async move {
+            let write = || {
+                let mut objects = self.objects.try_lock().unwrap();
+                let at = Ident::new(&owner.ident.namespace, &route.name);
+                if objects.get(&at).is_some_and(|there| there.owner.as_ref() != Some(&owner.uid)) {
+                    return Err(RouteError::Refused("belongs to somebody else".into()));
+                }
+                // Whoever deleted it deleted what others wrote into it.
+                if !objects.contains_key(&at) {
+                    self.fields.try_lock().unwrap().remove(&at);
+                }
+                let spec = self.merged(&at, route.spec.clone());
+                objects.insert(at, RouteView { owner: Some(owner.uid.clone()), spec });
+                Ok(())
+            };
+            self.faults.write(write).await
+        })
+    }
+
+    fn delete<'a>(&'a self, owner: &'a Owner, name: &'a str) -> Answer<'a, Result<(), RouteError>> {
+        Box::pin(async move {
+            let write = || {
+                let mut objects = self.objects.try_lock().unwrap();
+                let at = Ident::new(&owner.ident.namespace, name);
+                if objects.get(&at).is_some_and(|there| there.owner.as_ref() == Some(&owner.uid)) {
+                    objects.remove(&at);
+                }
+                Ok(())
+            };
+            self.faults.write(write).await
+        })
+    }
+}
