@@ -24,7 +24,10 @@ mod pace;
 pub mod ports;
 mod readiness;
 pub mod reconcile;
+#[cfg(test)]
+mod simulation;
 mod sweep;
+mod takeover;
 #[cfg(test)]
 #[allow(clippy::unwrap_in_result, reason = "a world that cannot be locked fails its test")]
 mod world;

@@ -82,15 +82,20 @@ fn wake_by<K: ResourceExt>(
 
 /// Wakes those that changed, then those that share a claim with them.
 fn wake_concerned(wake: &Wake, resources: &Store<Guarded>, changes: &[Change]) {
-    let first: HashSet<&ObjectRef<Guarded>> = changes.iter().map(|change| &change.of).collect();
-    let shares = |other: &Guarded| {
-        !first.contains(&ObjectRef::from_obj(other))
-            && changes.iter().flat_map(|change| &change.forms).any(|form| share(form, other))
-    };
-    let beside = resources.state_filter(shares);
-    for of in first.into_iter().cloned().chain(beside.iter().map(|other| ObjectRef::from_obj(&**other))) {
+    for of in concerned(&resources.state(), changes) {
         let _ = wake.send(of);
     }
+}
+
+/// Those that changed, and those of `all` that share a claim with them.
+pub fn concerned(all: &[Arc<Guarded>], changes: &[Change]) -> Vec<ObjectRef<Guarded>> {
+    let first: HashSet<&ObjectRef<Guarded>> = changes.iter().map(|change| &change.of).collect();
+    let shares = |other: &&Arc<Guarded>| {
+        !first.contains(&ObjectRef::from_obj(&***other))
+            && changes.iter().flat_map(|change| &change.forms).any(|form| share(form, other))
+    };
+    let beside = all.iter().filter(shares).map(|other| ObjectRef::from_obj(&**other));
+    first.iter().copied().cloned().chain(beside).collect()
 }
 
 fn share(one: &Guarded, other: &Guarded) -> bool {
@@ -115,16 +120,17 @@ fn resources(
 
 /// A resource that changed, came or went.
 #[derive(Debug)]
-struct Change {
-    of: ObjectRef<Guarded>,
+pub struct Change {
+    /// Which one.
+    pub of: ObjectRef<Guarded>,
     /// As it was and as it is, as far as it was and is.
-    forms: Vec<Arc<Guarded>>,
+    pub forms: Vec<Arc<Guarded>>,
 }
 
 /// Tells what concerns us from what does not. kube's own `predicate_filter` holds back the end of a deletion:
 /// the last event shows the object as it was before its finalizer went, so nothing in it is new.
 #[derive(Default)]
-struct News {
+pub struct News {
     /// Each object as it was when it last was news, and the hash of what makes news.
     known: HashMap<ObjectRef<Guarded>, (u64, Arc<Guarded>)>,
     /// What a list brought so far.
@@ -132,7 +138,8 @@ struct News {
 }
 
 impl News {
-    fn of(&mut self, event: watcher::Event<Guarded>) -> Vec<Change> {
+    /// What an event tells that concerns us.
+    pub fn of(&mut self, event: watcher::Event<Guarded>) -> Vec<Change> {
         match event {
             watcher::Event::Apply(object) => {
                 self.seen(ObjectRef::from_obj(&object), object).into_iter().collect()
