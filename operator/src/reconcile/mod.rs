@@ -29,6 +29,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
+use crate::claims;
 use crate::epoch::{FenceError, Fenced};
 use crate::metrics::{Backend, Metrics, Outcome};
 use crate::model;
@@ -157,6 +158,12 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
             Err(error) => return trouble(context, &resource, &error).await,
         }
     }
+    if judged.is_ok()
+        && !plan.effects.is_empty()
+        && let Err(error) = announce(context, &seen, &resource).await
+    {
+        return trouble(context, &resource, &error).await;
+    }
     let applied = apply::apply(context, &seen, plan).await;
     // Effects take their time, and a backend's silence takes more: what is told is told of the newest reports.
     seen.reports = context.etcd.store.reports(&seen.ident);
@@ -199,6 +206,27 @@ async fn judge(context: &Context, seen: &mut Snapshot) -> Result<Valid, Refusal>
     }
     let message = "other resources take the same at this moment; it is looked at again".to_owned();
     Err(Refusal { reason: reasons::CONFLICT, message, lost: seen.lost.clone() })
+}
+
+/// Writes what an accepted resource asks for and does not hold yet into its status, before any of it is applied:
+/// whoever leads after a crash knows by it what may be there.
+async fn announce(
+    context: &Context,
+    seen: &Snapshot,
+    resource: &ResilientService,
+) -> Result<(), Unavailable> {
+    let before = resource.status.clone().unwrap_or_default();
+    let claims = claims::listed(claims::asked(resource).into_iter().chain(claims::held(resource)));
+    if claims.iter().all(|claim| before.claims.contains(claim)) {
+        return Ok(());
+    }
+    if let Some(why) = context.outdated(seen).await {
+        return Err(Unavailable(why));
+    }
+    let status = ResilientServiceStatus { claims, ..before };
+    context.cluster.write_status(resource, &status).await?;
+    context.memory.wrote(resource, &status).await;
+    Ok(())
 }
 
 /// Waits something of it for the budget of deletions?

@@ -185,7 +185,8 @@ impl Judge {
     pub fn route(&mut self, place: &Place, by: &str, owner: &Owner, name: &str, written: bool) {
         self.note(place, by, &format!("route {name} {written}"));
         self.untouched(place, by);
-        if !written {
+        // Routes have no fence: what a deposed leader writes late is put right by the next one's resync.
+        if !written || place.lease.tenure(by) < self.raised[0].max(self.raised[1]) {
             return;
         }
         let objects = place.routes.state();

@@ -25,7 +25,7 @@ fn percent(of: u8) -> bool {
 fn wish(of: &Ident, prefix: &str) -> String {
     let name = &of.name;
     let contested =
-        |own: &str, others: &[&str]| if percent(65) { own.to_owned() } else { one(others).to_owned() };
+        |own: &str, others: &[&str]| if percent(55) { own.to_owned() } else { one(others).to_owned() };
     let service = if of.namespace == "shop" { contested(name, &["common"]) } else { name.clone() };
     let mut lines = vec![
         format!("service: {{ name: {service}, port: {} }}", one(&["grpc", "grpc", "http"])),
@@ -176,11 +176,11 @@ impl Town {
         self.places[at].change(|cluster| cluster.resources.try_lock().unwrap().remove(of));
     }
 
-    /// A person lets go what is held back, or ends that.
-    pub fn proceed(&mut self, at: usize, of: &Ident, proceed: bool) {
+    /// A person lets go what is held back, or ends that. False: it was so.
+    pub fn proceed(&mut self, at: usize, of: &Ident, proceed: bool) -> bool {
         let there = self.places[at].get(of);
         if there.is_none_or(|there| there.annotations().contains_key(PROCEED_ANNOTATION) == proceed) {
-            return;
+            return false;
         }
         self.places[at].change(|cluster| {
             let mut all = cluster.resources.try_lock().unwrap();
@@ -191,5 +191,6 @@ impl Town {
                 annotations.remove(PROCEED_ANNOTATION);
             }
         });
+        true
     }
 }

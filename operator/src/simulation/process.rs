@@ -112,8 +112,7 @@ async fn live(
     let elector = Arc::new(Elector::new(lease, &me, leadership.clone(), metrics.clone()));
     let signals = Arc::new(Signals::new(elector.clone()));
     let _ = signals.home.set(format!("home of {}", place.name));
-    let (to_resources, to_services) = (place.watch(), place.watch());
-    let view = Arc::new(View::new(&place.before(start.old), wake));
+    let view = Arc::new(View::new(wake));
     let (tell, leads) = watch::channel(false);
     let keeper = Keeper::new(Arc::new(Consul(link(1))), metrics.dead_man.clone(), TTL);
     let consul: Arc<dyn ConsulCatalog> = Arc::new(Consul(link(1)));
@@ -128,7 +127,6 @@ async fn live(
         memory: Memory::default(),
         deletions: Deletions::default(),
     };
-    place.publish();
     let resync = async {
         loop {
             signals.resync.notified().await;
@@ -139,8 +137,7 @@ async fn live(
         tokio::join!(
             leadership.follow(tell),
             keeper.run(leads),
-            view.follow(to_resources, sight.clone(), ways[0].clone(), true),
-            view.follow(to_services, sight.clone(), ways[0].clone(), false),
+            view.watch(&place, start.old, sight, ways[0].clone()),
             resync,
         )
     };
@@ -152,7 +149,11 @@ async fn live(
         tokio::select! {
             biased;
             _ = stopping.wait_for(|stop| *stop) => return End::Drained,
-            () = leadership.leads() => {}
+            () = async {
+                view.first_lists().await;
+                leadership.known().await;
+                leadership.leads().await;
+            } => {}
             // A standby lets go of what would be worked on.
             () = async {
                 while woken.recv().await.is_some() {}

@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// A process that reached Consul for so long has kept every dead man: the TTL but for what a session may be old.
 const KEPT: Duration = Duration::from_secs(50);
 /// How many of a thousand chances to stand still at a bad moment a process takes.
-const MISHAPS: u16 = 4;
+const MISHAPS: u16 = 12;
 
 pub fn fair() -> Weather {
     Weather { latency: Duration::from_millis(30), ..Weather::default() }

@@ -9,8 +9,8 @@ use fusebox_policy::v1alpha1::{ResilientService, ResilientServiceStatus};
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::Event;
-use tokio::sync::{Mutex, mpsc, watch};
-use tokio::time::sleep_until;
+use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::time::{sleep, sleep_until};
 
 use super::place::{Place, Shown};
 use super::wired::{Link, now};
@@ -36,15 +36,32 @@ pub struct View {
     seen: Mutex<Cache>,
     news: Mutex<News>,
     wake: mpsc::UnboundedSender<Ident>,
+    listed: Notify,
 }
 
 impl View {
-    pub fn new(first: &Cache, wake: mpsc::UnboundedSender<Ident>) -> Self {
-        let mut news = News::default();
-        for resource in first.resources.values() {
-            news.of(Event::Apply(guarded(resource)));
+    pub fn new(wake: mpsc::UnboundedSender<Ident>) -> Self {
+        let nothing = Cache { resources: BTreeMap::new(), services: BTreeMap::new() };
+        Self { seen: Mutex::new(nothing), news: Mutex::default(), wake, listed: Notify::new() }
+    }
+
+    /// The first lists arrive, one after the other.
+    async fn list(&self, first: &Cache) {
+        let resources_first = fastrand::bool();
+        for resources in [resources_first, !resources_first] {
+            sleep(Duration::from_millis(fastrand::u64(50..4000))).await;
+            if resources {
+                self.show_resources(&first.resources);
+            } else {
+                self.show_services(&first.services);
+            }
         }
-        Self { seen: Mutex::new(first.clone()), news: Mutex::new(news), wake }
+        self.listed.notify_one();
+    }
+
+    /// Once every kind has delivered its first list.
+    pub async fn first_lists(&self) {
+        self.listed.notified().await;
     }
 
     fn look<T>(&self, look: impl FnOnce(&Cache) -> T) -> T {
@@ -99,8 +116,25 @@ impl View {
         seen.services.clone_from(new);
     }
 
+    /// The first lists, and what comes after.
+    pub async fn watch(
+        &self,
+        place: &Place,
+        old: usize,
+        sight: watch::Receiver<Sight>,
+        api: watch::Sender<Weather>,
+    ) {
+        let (resources, services) = (place.watch(), place.watch());
+        self.list(&place.before(old)).await;
+        place.publish();
+        tokio::join!(
+            self.follow(resources, sight.clone(), api.clone(), true),
+            self.follow(services, sight, api, false)
+        );
+    }
+
     /// Follows the API server's resources, or its Services, for as long as the process lives.
-    pub async fn follow(
+    async fn follow(
         &self,
         mut told: mpsc::UnboundedReceiver<Shown>,
         sight: watch::Receiver<Sight>,
