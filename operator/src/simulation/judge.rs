@@ -42,6 +42,17 @@ pub struct Tally {
     pub looked_at: u64,
 }
 
+/// Does another resource hold what this one asks for? As the statuses say, which decide.
+pub fn is_contested<'a>(one: &ResilientService, mut all: impl Iterator<Item = &'a ResilientService>) -> bool {
+    let asked = claims::asked(one);
+    all.any(|other| {
+        let beside = other.namespace() == one.namespace();
+        let held = claims::held(other);
+        other.uid() != one.uid()
+            && asked.iter().any(|claim| claim.is_exclusive(beside) && held.contains(claim))
+    })
+}
+
 /// Is it so for longer than anything that is acted on is old?
 fn long(since: Option<&Instant>) -> bool {
     since.is_some_and(|since| Instant::now().duration_since(*since) > OLD)
@@ -54,6 +65,9 @@ pub struct Judge {
     now: Arc<Cache>,
     /// Since when each resource is as it is, by UID.
     declared: BTreeMap<String, Instant>,
+    /// Since when each resource wants the instances of its Service in Consul, under whichever name, and nobody else
+    /// holds what it asks for.
+    wants: BTreeMap<String, Instant>,
     /// Since when each Service is as it is.
     services: BTreeMap<Ident, Instant>,
     /// Since when each instance is ready.
@@ -77,6 +91,7 @@ impl Judge {
             raised: [None; 2],
             now: Arc::new(Cache { resources: BTreeMap::new(), services: BTreeMap::new() }),
             declared: BTreeMap::new(),
+            wants: BTreeMap::new(),
             services: BTreeMap::new(),
             ready: BTreeMap::new(),
             unrest: Instant::now(),
@@ -124,6 +139,23 @@ impl Judge {
                 self.declared.insert(uid.clone(), now);
             }
             self.declared.entry(uid).or_insert(now);
+        }
+        let wants = |of: &Ident, is: &ResilientService| {
+            let same = |was: &ResilientService| {
+                was.uid() == is.uid() && was.spec.service.name == is.spec.service.name
+            };
+            is.spec.consul.is_some()
+                && is.metadata.deletion_timestamp.is_none()
+                && before.resources.get(of).is_some_and(same)
+                && !is_contested(is, cache.resources.values())
+        };
+        for (of, is) in &cache.resources {
+            let uid = is.uid().unwrap_or_default();
+            if wants(of, is) {
+                self.wants.entry(uid).or_insert(now);
+            } else {
+                self.wants.remove(&uid);
+            }
         }
         for (of, was) in &before.resources {
             if cache.resources.get(of).is_none_or(|is| is.uid() != was.uid()) {
@@ -294,14 +326,17 @@ impl Judge {
         asked.then_some((resource, of, view))
     }
 
-    /// A live ready instance that is asked for stays registered.
+    /// A live ready instance stays registered, under one name or another.
     fn leaves(&mut self, place: &Place, by: &str, was: &Entry, after: &Nodes) {
-        let Some((resource, of, _)) = self.declared(was) else { return };
-        let steady = long(self.declared.get(&resource.uid().unwrap_or_default()))
+        let Some(uid) = was.owner(&self.name) else { return };
+        let resource = self.now.resources.values().find(|resource| resource.uid().as_deref() == Some(uid));
+        let Some(resource) = resource else { return };
+        let of = Ident::new(resource.namespace().unwrap_or_default(), &resource.spec.service.name);
+        let steady = long(self.wants.get(uid))
+            && was.meta.get(mark::SERVICE) == Some(&of.name)
             && long(self.services.get(&of))
             && long(self.ready.get(&(of, was.instance().to_owned())))
-            && self.calm()
-            && claims::lost(resource, self.now.resources.values()).is_empty();
+            && self.calm();
         let there = after.values().flat_map(|node| node.entries.values());
         let is_there = |entry: &Entry| {
             entry.owner(&self.name) == was.owner(&self.name)
@@ -325,7 +360,7 @@ impl Judge {
                 long(known)
                     && long(self.services.get(&of))
                     && !resource.annotations().contains_key(PROCEED_ANNOTATION)
-                    && claims::lost(resource, self.now.resources.values()).is_empty()
+                    && long(self.wants.get(&uid))
             }) && !after
                 .values()
                 .flat_map(|node| node.entries.values())

@@ -11,8 +11,8 @@ use fusebox_policy::wire::Claim;
 use kube::ResourceExt;
 use tokio::time::sleep;
 
+use super::judge::is_contested;
 use super::place::Place;
-use crate::claims;
 use crate::epoch::{Fenced, Signals};
 use crate::model::is_shard_node;
 use crate::ports::{ConsulCatalog, PolicyStore};
@@ -129,13 +129,9 @@ pub async fn wrong(place: &Place) -> Vec<String> {
             wrong.push(format!("{of} is still being deleted: {:?}", resource.status));
         }
         let reason = told(resource, types::ACCEPTED);
-        let asked = claims::asked(resource);
-        let lost = claims::lost(resource, all.values());
-        let conflict = lost.iter().any(|lost| asked.contains(&lost.claim));
-        if reason.is_some_and(|reason| reason == reasons::CONFLICT) != conflict
-            && reason != Some(reasons::INVALID)
-        {
-            wrong.push(format!("{of} says {reason:?} of what it asks for, and others have {lost:?}"));
+        let conflict = is_contested(resource, all.values());
+        if (reason == Some(reasons::CONFLICT)) != conflict && reason != Some(reasons::INVALID) {
+            wrong.push(format!("{of} says {reason:?} of what it asks for; do others hold it? {conflict}"));
         }
         if reason.is_some() {
             refused.insert(of.clone(), resource.uid().unwrap_or_default());

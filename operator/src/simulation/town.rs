@@ -36,6 +36,7 @@ pub enum Later {
     Service(usize, Ident),
     Recreate(usize, Ident),
     Mend(usize, usize),
+    End(usize, usize),
 }
 
 /// Bad weather on some ways.
@@ -59,7 +60,7 @@ pub struct Town {
     pub slots: Vec<Vec<Slot>>,
     pub bad: Vec<Bad>,
     pub later: BTreeMap<(Instant, u64), Later>,
-    order: u64,
+    pub order: u64,
     pub happened: BTreeMap<&'static str, u64>,
     pub backups: [Option<Backup>; 2],
     pub instances: u64,
@@ -240,6 +241,7 @@ impl Town {
             }),
             Later::Service(at, of) => self.service(at, &of),
             Later::Recreate(at, of) => self.declare(at, &of),
+            Later::End(at, n) => _ = self.slots[at][n].process.stop.send_replace(true),
             Later::Mend(at, n) => {
                 self.slots[at][n].process.sight.send_replace(Sight::default());
                 self.anew(at, n);

@@ -168,7 +168,7 @@ impl Town {
         let n = leader.filter(|_| fastrand::u8(0..4) > 0);
         let n = n.unwrap_or_else(|| fastrand::usize(0..REPLICAS));
         let process = &self.slots[at][n].process;
-        match fastrand::u8(0..7) {
+        match fastrand::u8(0..10) {
             0 | 1 => {
                 process.running.abort();
                 "process killed"
@@ -191,6 +191,22 @@ impl Town {
                 process.sight.send_replace(late);
                 self.after(seconds(5.0, 60.0), Later::Mend(at, n));
                 "watches late"
+            }
+            6..9 => {
+                // Who takes over has an old view, and much has changed.
+                for (standby, slot) in self.slots[at].iter().enumerate().filter(|(m, _)| *m != n) {
+                    let late = seconds(4.0, 15.0);
+                    let sight = Sight { resources: late, services: seconds(0.0, 15.0), broken: false };
+                    slot.process.sight.send_replace(sight);
+                    self.order += 1;
+                    self.later
+                        .insert((Instant::now() + seconds(20.0, 30.0), self.order), Later::Mend(at, standby));
+                }
+                for _ in 0..3 {
+                    self.edit(at);
+                }
+                self.after(seconds(0.5, 4.0), Later::End(at, n));
+                "handover to late watches"
             }
             _ => {
                 process.sight.send_replace(Sight { broken: true, ..Sight::default() });

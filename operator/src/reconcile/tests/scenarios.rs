@@ -177,8 +177,8 @@ async fn more_keys_than_a_transaction_takes_are_released_in_several() {
         scene.put(&user(), &keys("old"));
         scene.settle(&user()).await;
         scene.put(&user(), &keys("new"));
-        // The new keys are written, the old ones not yet released.
-        scene.crash.after(1, true);
+        // The status says what is claimed, the new keys are written, the old ones not yet released.
+        scene.crash.after(2, true);
         scene.pass(&user()).await;
         scene.restart();
         assert_eq!(scene.store.state().len(), 64 * 2 + 2);
