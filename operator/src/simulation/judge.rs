@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::foreign::Foreign;
 use super::place::Place;
-use crate::claims;
+use crate::claims::{self, Claim};
 use crate::model::{Entry, ServiceView, mark};
 use crate::ports::{CatalogOp, NodeView, Owner, StoreOp};
 use crate::world::Cache;
@@ -42,14 +42,17 @@ pub struct Tally {
     pub looked_at: u64,
 }
 
-/// Does another resource hold what this one asks for? As the statuses say, which decide.
-pub fn is_contested<'a>(one: &ResilientService, mut all: impl Iterator<Item = &'a ResilientService>) -> bool {
+/// Does another resource have, by `claims`, what this one asks for?
+pub fn is_contested<'a>(
+    one: &ResilientService,
+    mut all: impl Iterator<Item = &'a ResilientService>,
+    claims: impl Fn(&ResilientService) -> Vec<Claim>,
+) -> bool {
     let asked = claims::asked(one);
     all.any(|other| {
-        let beside = other.namespace() == one.namespace();
-        let held = claims::held(other);
+        let (beside, theirs) = (other.namespace() == one.namespace(), claims(other));
         other.uid() != one.uid()
-            && asked.iter().any(|claim| claim.is_exclusive(beside) && held.contains(claim))
+            && asked.iter().any(|claim| claim.is_exclusive(beside) && theirs.contains(claim))
     })
 }
 
@@ -147,7 +150,7 @@ impl Judge {
             is.spec.consul.is_some()
                 && is.metadata.deletion_timestamp.is_none()
                 && before.resources.get(of).is_some_and(same)
-                && !is_contested(is, cache.resources.values())
+                && !is_contested(is, cache.resources.values(), claims::held)
         };
         for (of, is) in &cache.resources {
             let uid = is.uid().unwrap_or_default();

@@ -166,12 +166,12 @@ async fn live(
             tokio::join!(
                 async {
                     if !taken.0 {
-                        takeover::keep_taking(&context.consul).await
+                        takeover::keep_taking(&context.consul).await;
                     }
                 },
                 async {
                     if !taken.1 {
-                        takeover::keep_taking(&context.etcd).await
+                        takeover::keep_taking(&context.etcd).await;
                     }
                 },
                 sweep::run(&context, stop.clone()),

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use super::judge::is_contested;
 use super::place::Place;
+use crate::claims;
 use crate::epoch::{Fenced, Signals};
 use crate::model::is_shard_node;
 use crate::ports::{ConsulCatalog, PolicyStore};
@@ -129,9 +130,13 @@ pub async fn wrong(place: &Place) -> Vec<String> {
             wrong.push(format!("{of} is still being deleted: {:?}", resource.status));
         }
         let reason = told(resource, types::ACCEPTED);
-        let conflict = is_contested(resource, all.values());
-        if (reason == Some(reasons::CONFLICT)) != conflict && reason != Some(reasons::INVALID) {
-            wrong.push(format!("{of} says {reason:?} of what it asks for; do others hold it? {conflict}"));
+        let by = |claims: fn(&ResilientService) -> Vec<claims::Claim>| {
+            is_contested(resource, all.values(), claims)
+        };
+        // Who is refused gives way to one that holds it, or is older and only asks for it.
+        let says = reason == Some(reasons::CONFLICT);
+        if (reason.is_none() && by(claims::held)) || (says && !by(claims::held) && !by(claims::asked)) {
+            wrong.push(format!("{of} says {reason:?} of what it asks for"));
         }
         if reason.is_some() {
             refused.insert(of.clone(), resource.uid().unwrap_or_default());
