@@ -41,13 +41,10 @@ use crate::reconcile::memory::Memory;
 use crate::reconcile::unreadable::{self, Unreadable};
 use crate::reconcile::{Context, Next, reconcile};
 use crate::sweep;
+use crate::takeover::{self, PATIENCE};
 
-/// How long a start waits for a backend that does not answer, before it goes on without.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How long effects in flight may take to finish at the end.
-const GRACE: Duration = Duration::from_millis(4500);
-/// How often a backend that was not there at the start is asked again.
-const AGAIN: Duration = Duration::from_secs(2);
+pub const GRACE: Duration = Duration::from_millis(4500);
 
 const KINDS: &str = "the first list of ResilientService, Service and EndpointSlice";
 const LEASE: &str = "a look at the Lease";
@@ -218,19 +215,9 @@ async fn take_epoch<S: EpochStore + ?Sized + 'static>(
     context: Arc<Context>,
     of: impl Fn(&Context) -> &Fenced<S> + Send + Sync + 'static,
 ) {
-    match timeout(PATIENCE, of(&context).fence()).await {
-        Ok(Ok(_)) => return,
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "a backend does not answer yet; the rest goes on without it");
-        }
-        Err(_) => tracing::warn!("a backend does not answer yet; the rest goes on without it"),
+    if !takeover::take(of(&context)).await {
+        tokio::spawn(async move { takeover::keep_taking(of(&context)).await });
     }
-    tokio::spawn(async move {
-        while of(&context).fence().await.is_err() {
-            tokio::time::sleep(AGAIN).await;
-        }
-        of(&context).signals().resync.notify_one();
-    });
 }
 
 async fn wake_on_reports(

@@ -26,7 +26,10 @@ pub mod ports;
 mod queue;
 mod readiness;
 pub mod reconcile;
+#[cfg(test)]
+mod simulation;
 mod sweep;
+mod takeover;
 #[cfg(test)]
 #[allow(clippy::unwrap_in_result, reason = "a world that cannot be locked fails its test")]
 mod world;

@@ -11,6 +11,7 @@ mod debian;
 mod demo;
 mod generate;
 mod layout;
+mod long;
 mod selftest;
 mod steps;
 mod story;

@@ -1,18 +1,13 @@
 //! `cargo xtask test`: everything that CI runs.
 
+use std::time::Duration;
+
 use anyhow::Result;
-use fusebox_cluster::process::Exec;
 use fusebox_cluster::{Cluster, Options, install};
 
 use crate::cargo::cargo;
 use crate::steps::Steps;
-use crate::{check, selftest};
-
-/// Set to 1, proofs take their time.
-const LONG: &str = "FUSEBOX_LONG";
-
-/// A hundred times proptest's default.
-const CASES: &str = "25600";
+use crate::{check, long, selftest};
 
 /// The packages that run in the cluster.
 const PACKAGES: [&str; 2] = ["fusebox-operator", "user-service"];
@@ -22,16 +17,21 @@ pub struct Args {
     /// Leave the cluster up at the end
     #[arg(long)]
     keep: bool,
-    /// Run the long proofs instead: loom with higher bounds, a hundred times the random schedules (about
-    /// half an hour, no cluster)
-    #[arg(long, conflicts_with = "keep")]
-    long: bool,
+    /// Run the long proofs instead, for about so many minutes (30 if none are given; no cluster): loom with
+    /// higher bounds, a hundred times the random cases, every crash pair, 1,000 rotations of the dead man; then
+    /// seeds nobody has played before for the rest of the time, of Enforced and of whole operators. A seed that
+    /// fails is told with the command that plays it again
+    #[arg(long, value_name = "MINUTES", num_args = 0..=1, default_missing_value = "30", conflicts_with = "keep")]
+    long: Option<u64>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     let cluster = Cluster::open()?;
     let mut steps = Steps::new(cluster.progress());
-    let result = if args.long { long(&cluster, &mut steps) } else { all(&cluster, &mut steps, args) };
+    let result = match args.long {
+        Some(minutes) => long::run(&cluster, &mut steps, Duration::from_mins(minutes)),
+        None => all(&cluster, &mut steps, args),
+    };
     steps.print();
     result
 }
@@ -64,23 +64,6 @@ fn all(cluster: &Cluster, steps: &mut Steps, args: &Args) -> Result<()> {
         selftest::nothing_left(cluster, &before)
     });
     tested.and(down)
-}
-
-/// What finds the same kind of mistake as the tests, in more places. The tests say how many.
-fn long(cluster: &Cluster, steps: &mut Steps) -> Result<()> {
-    let run = |test: &[&str]| {
-        let test = Exec::new("cargo").arg("test").args(test).args(["--", "--nocapture", "--test-threads=1"]);
-        test.env(LONG, "1").env("PROPTEST_CASES", CASES).dir(&cluster.places().checkout).shown_live()
-    };
-    steps.run("loom: every order, at the higher bounds", || run(&["-p", "fusebox-model"]))?;
-    eprintln!("random cases of each property without a number of its own: {CASES}");
-    steps.run("random schedules, a hundred times as many", || run(&["--workspace", "--lib"]))?;
-    // Here, because it is a workspace of its own, with the peers in it.
-    steps.run("the benchmark's lints", || {
-        let lints =
-            ["clippy", "--manifest-path", check::BENCH, "--all-targets", "--quiet", "--", "-D", "warnings"];
-        cargo(&cluster.places().checkout, &lints)
-    })
 }
 
 fn on_cluster(cluster: &Cluster, steps: &mut Steps) -> Result<()> {

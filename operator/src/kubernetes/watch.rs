@@ -96,19 +96,25 @@ fn wake_by<K: ResourceExt>(
 
 /// Wakes those that changed, then those that share a claim with them.
 fn wake_concerned(wake: &Wake, stores: &Stores, changes: &[Change]) {
+    for of in concerned(changes, |namespace, claims| stores.claimants(namespace, claims)) {
+        let _ = wake.send(of);
+    }
+}
+
+/// Those that changed, and those that share a claim with them; `claimants` finds who may, by a namespace and claims.
+pub fn concerned(
+    changes: &[Change],
+    claimants: impl Fn(&str, &[Claim]) -> Vec<Arc<Guarded>>,
+) -> Vec<ObjectRef<Guarded>> {
     let first: HashSet<&ObjectRef<Guarded>> = changes.iter().map(|change| &change.of).collect();
     let mut beside = HashSet::new();
     for form in changes.iter().flat_map(|change| &change.forms) {
         let Ok(of) = &form.0 else { continue };
-        let claims = [claims::asked(of), claims::held(of)].concat();
-        let others = stores.claimants(&of.namespace().unwrap_or_default(), &claims);
-        let others =
-            others.iter().filter(|other| share(form, other)).map(|other| ObjectRef::from_obj(&**other));
+        let others = claimants(&of.namespace().unwrap_or_default(), &[claims::asked(of), claims::held(of)].concat());
+        let others = others.iter().filter(|other| share(form, other)).map(|other| ObjectRef::from_obj(&**other));
         beside.extend(others.filter(|other| !first.contains(other)));
     }
-    for of in first.into_iter().cloned().chain(beside) {
-        let _ = wake.send(of);
-    }
+    first.iter().copied().cloned().chain(beside).collect()
 }
 
 fn share(one: &Guarded, other: &Guarded) -> bool {
@@ -118,10 +124,11 @@ fn share(one: &Guarded, other: &Guarded) -> bool {
 
 /// A resource that changed, came or went.
 #[derive(Debug)]
-struct Change {
-    of: ObjectRef<Guarded>,
+pub struct Change {
+    /// Which one.
+    pub of: ObjectRef<Guarded>,
     /// As it was and as it is, as far as it was and is.
-    forms: Vec<Arc<Guarded>>,
+    pub forms: Vec<Arc<Guarded>>,
 }
 
 /// Tells what concerns us from what does not: resources wake when their spec, their finalizers or annotations change,
@@ -129,7 +136,7 @@ struct Change {
 /// wait for it. kube's own `predicate_filter` holds back the end of a deletion:
 /// the last event shows the object as it was before its finalizer went, so nothing in it is new.
 #[derive(Default)]
-struct News {
+pub struct News {
     /// Each object as it was when it last was news, and the hash of what makes news.
     known: HashMap<ObjectRef<Guarded>, (u64, Arc<Guarded>)>,
     /// What a list brought so far.
@@ -137,7 +144,8 @@ struct News {
 }
 
 impl News {
-    fn of(&mut self, event: watcher::Event<Guarded>) -> Vec<Change> {
+    /// What an event tells that concerns us.
+    pub fn of(&mut self, event: watcher::Event<Guarded>) -> Vec<Change> {
         match event {
             watcher::Event::Apply(object) => {
                 self.seen(ObjectRef::from_obj(&object), object).into_iter().collect()

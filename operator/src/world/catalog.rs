@@ -23,7 +23,7 @@ pub struct CatalogWorld {
     /// The epoch key.
     pub epoch: EpochWorld,
     /// By name.
-    pub nodes: Mutex<BTreeMap<String, NodeView>>,
+    pub nodes: Arc<Mutex<BTreeMap<String, NodeView>>>,
     /// Service ids that are refused.
     pub refused: Mutex<Vec<String>>,
     /// Every operation that took place, in order.
@@ -38,7 +38,7 @@ impl CatalogWorld {
         Self {
             faults: Faults::of(crash),
             epoch: EpochWorld::default(),
-            nodes: Mutex::default(),
+            nodes: Arc::default(),
             refused: Mutex::default(),
             log: Mutex::default(),
             removed: Mutex::default(),
@@ -49,10 +49,15 @@ impl CatalogWorld {
     pub fn copy(&self, crash: &Arc<Crash>) -> Self {
         Self {
             epoch: self.epoch.copy(),
-            nodes: Mutex::new(self.state()),
+            nodes: Arc::new(Mutex::new(self.state())),
             refused: Mutex::new(self.refused.try_lock().unwrap().clone()),
             ..Self::new(crash)
         }
+    }
+
+    /// The same Consul, as another cluster's operators use it: with an epoch key of their own.
+    pub fn of_another_cluster(&self) -> Self {
+        Self { nodes: self.nodes.clone(), ..Self::new(&Arc::default()) }
     }
 
     /// All nodes.

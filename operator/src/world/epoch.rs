@@ -20,6 +20,11 @@ impl EpochWorld {
         Self { state: Mutex::new(self.state.try_lock().unwrap().clone()), lose: AtomicBool::default() }
     }
 
+    /// It is as it was in another, where it stood there.
+    pub fn restore(&self, from: &Self) {
+        self.state.try_lock().unwrap().1.clone_from(&from.state.try_lock().unwrap().1);
+    }
+
     /// What is there.
     pub fn epoch(&self) -> Option<Epoch> {
         self.state.try_lock().unwrap().1.clone().map(|(epoch, _)| epoch)

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering::SeqCst};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,13 +15,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub struct Ice {
     until: Arc<watch::Sender<Option<Instant>>>,
     /// How many of a thousand chances to freeze itself at a bad moment it takes.
-    pub mishaps: u16,
+    pub mishaps: Arc<AtomicU16>,
 }
 
 impl Ice {
     /// One that freezes itself now and then.
     pub fn with_mishaps(mishaps: u16) -> Self {
-        Self { mishaps, ..Self::default() }
+        Self { mishaps: Arc::new(AtomicU16::new(mishaps)), ..Self::default() }
     }
 
     /// Stands still from now on.
@@ -35,7 +36,7 @@ impl Ice {
 
     /// A bad moment: it may stand still here, long enough for its lease to be over.
     pub async fn may_freeze(&self) {
-        if fastrand::u16(0..1000) < self.mishaps {
+        if fastrand::u16(0..1000) < self.mishaps.load(SeqCst) {
             self.freeze(Duration::from_secs_f64(20.0 + 30.0 * fastrand::f64()));
         }
         yield_now().await;

@@ -24,7 +24,7 @@ pub struct StoreWorld {
     /// The epoch key.
     pub epoch: EpochWorld,
     /// Everything else.
-    pub keys: Mutex<BTreeMap<String, String>>,
+    pub keys: Arc<Mutex<BTreeMap<String, String>>>,
     /// Every operation that took place, in order.
     pub log: Mutex<Vec<StoreOp>>,
     /// Runs between a reading of everything and its answer, once.
@@ -43,7 +43,7 @@ impl StoreWorld {
         Self {
             faults: Faults::of(crash),
             epoch: EpochWorld::default(),
-            keys: Mutex::default(),
+            keys: Arc::default(),
             log: Mutex::default(),
             meanwhile: Mutex::default(),
             reports: Mutex::default(),
@@ -58,7 +58,7 @@ impl StoreWorld {
         Self {
             faults: Faults::of(crash),
             epoch: self.epoch.copy(),
-            keys: Mutex::new(self.state()),
+            keys: Arc::new(Mutex::new(self.state())),
             log: Mutex::default(),
             meanwhile: Mutex::default(),
             reports: Mutex::new(self.reports.try_lock().unwrap().clone()),
@@ -66,6 +66,11 @@ impl StoreWorld {
             schema: self.schema.clone(),
             allowed: self.allowed.clone(),
         }
+    }
+
+    /// The same etcd, as another cluster's operators use it: with an epoch key of their own.
+    pub fn of_another_cluster(&self, cluster: &str) -> Self {
+        Self { keys: self.keys.clone(), ..Self::new(&Arc::default(), cluster) }
     }
 
     /// All keys.

@@ -18,4 +18,5 @@ mod statuses;
 mod steps;
 mod transitions;
 mod trouble;
+mod unsaid;
 mod workloads;

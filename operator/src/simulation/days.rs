@@ -1,0 +1,276 @@
+//! Days by seed, and what is counted of them.
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use tokio::time::Instant;
+
+use super::people::NAMES;
+use super::rest::{told, wrong};
+use super::town::Town;
+use crate::reconcile::conditions::{reasons, types};
+
+/// How many seeds every run plays.
+const SEEDS: u64 = 40;
+/// How many days of a seed.
+const DAYS: usize = 2;
+/// How long a day is bad.
+const BAD: Duration = Duration::from_mins(4);
+/// How long it may take until nothing is written any more: frozen processes wake, people let go what is held, sweeps
+/// and resyncs come twice.
+const PATIENCE: Duration = Duration::from_mins(12);
+/// Nothing was written for so long: every resync and sweep was there twice.
+const SILENCE: Duration = Duration::from_secs(75);
+/// How long it stays so.
+const STAYS: Duration = Duration::from_mins(10);
+
+/// What a seed came to.
+#[derive(Debug, Default)]
+struct Sum {
+    happened: BTreeMap<&'static str, u64>,
+    trace: Vec<u64>,
+    wrong: Vec<String>,
+    writes: usize,
+    accepted: u64,
+    stale: u64,
+    inferred: u64,
+    looked_at: u64,
+    /// The longest way back to silence.
+    settled: Duration,
+    /// Virtual time.
+    time: Duration,
+}
+
+impl Sum {
+    fn add(&mut self, other: Self) {
+        for (what, n) in other.happened {
+            *self.happened.entry(what).or_default() += n;
+        }
+        self.writes += other.writes;
+        self.accepted += other.accepted;
+        self.stale += other.stale;
+        self.inferred += other.inferred;
+        self.looked_at += other.looked_at;
+        self.settled = self.settled.max(other.settled);
+        self.time += other.time;
+    }
+}
+
+impl Town {
+    fn writes(&self) -> Vec<[usize; 5]> {
+        self.places.iter().map(|place| place.writes()).collect()
+    }
+
+    fn wrongs(&self) -> Vec<String> {
+        let wrong = self.places.iter().flat_map(|place| place.judge.try_lock().unwrap().wrong.clone());
+        wrong.collect()
+    }
+
+    /// People look after what is held back. Was there something?
+    fn let_go(&mut self) -> bool {
+        let mut found = false;
+        for at in 0..self.places.len() {
+            for (of, resource) in self.places[at].cluster.now().resources {
+                if told(&resource, types::REGISTERED) == Some(reasons::DELETIONS_HELD) {
+                    found |= self.proceed(at, &of, true);
+                }
+            }
+            let live: Vec<String> =
+                self.places[at].cluster.now().resources.values().filter_map(ResourceExt::uid).collect();
+            let place = self.places[at].clone();
+            let orphan = |entry: &crate::model::Entry| {
+                entry.owner(&place.name).is_some_and(|uid| !live.iter().any(|live| live == uid))
+            };
+            let nodes = place.catalog.state();
+            let orphans = nodes.values().flat_map(|node| node.entries.values()).filter(|e| orphan(e)).count();
+            if orphans > 0 && !self.free[at] {
+                found = true;
+                self.free[at] = true;
+                for slot in &self.slots[at] {
+                    slot.process.stop.send_replace(true);
+                }
+            }
+        }
+        found
+    }
+
+    /// One day. Err: what is wrong.
+    async fn day(&mut self) -> Result<Duration, Vec<String>> {
+        self.morning();
+        let end = Instant::now() + BAD;
+        while Instant::now() < end {
+            self.trouble();
+            self.pass(Duration::from_millis(fastrand::u64(250..6000))).await;
+        }
+        self.heal();
+        let healing = Instant::now();
+        let (mut writes, mut since) = (self.writes(), healing);
+        loop {
+            if Instant::now().duration_since(since) >= SILENCE && self.later.is_empty() {
+                if !self.let_go() {
+                    break;
+                }
+                since = Instant::now();
+            }
+            self.pass(Duration::from_secs(5)).await;
+            if self.writes() != writes {
+                (writes, since) = (self.writes(), Instant::now());
+            }
+            if Instant::now().duration_since(healing) > PATIENCE {
+                return Err(vec!["it does not come to rest".into()]);
+            }
+        }
+        let settled = since.duration_since(healing);
+        self.judged().await?;
+        let before = self.writes();
+        self.pass(STAYS).await;
+        if self.writes() != before {
+            return Err(vec![format!("written at rest: {before:?}, {:?}", self.writes())]);
+        }
+        self.judged().await?;
+        for at in 0..self.places.len() {
+            for (namespace, name) in NAMES {
+                self.proceed(at, &fusebox_policy::keys::Ident::new(namespace, name), false);
+            }
+            if self.slots[at].iter().filter(|slot| slot.process.believes()).count() != 1 {
+                return Err(vec!["not exactly one leads".into()]);
+            }
+        }
+        Ok(settled)
+    }
+
+    async fn judged(&self) -> Result<(), Vec<String>> {
+        let mut all = self.wrongs();
+        for place in &self.places {
+            all.extend(wrong(place).await);
+        }
+        if all.is_empty() { Ok(()) } else { Err(all) }
+    }
+}
+
+async fn days() -> Sum {
+    let start = Instant::now();
+    let mut town = Town::new(1 + usize::from(fastrand::u8(0..3) == 0));
+    let mut sum = Sum::default();
+    // Everything is in place before anything happens.
+    town.pass(Duration::from_secs(40)).await;
+    for day in 0..DAYS {
+        match town.day().await {
+            Ok(settled) => sum.settled = sum.settled.max(settled),
+            Err(wrong) => {
+                sum.wrong = town.wrongs();
+                sum.wrong.push(format!("at the end of day {day}:"));
+                sum.wrong.extend(wrong);
+                break;
+            }
+        }
+    }
+    for place in &town.places {
+        let tally = place.judge.try_lock().unwrap().tally;
+        sum.writes += place.writes().iter().sum::<usize>();
+        sum.accepted += tally.accepted;
+        sum.stale += tally.stale;
+        sum.inferred += tally.inferred;
+        sum.looked_at += tally.looked_at;
+    }
+    sum.trace = town.trace();
+    sum.happened = std::mem::take(&mut town.happened);
+    sum.time = Instant::now().duration_since(start);
+    for slot in town.slots.iter().flatten() {
+        slot.process.running.abort();
+    }
+    sum
+}
+
+/// Plays a seed in a runtime of its own.
+fn play(seed: u64) -> Sum {
+    fastrand::seed(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(days())
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap())
+}
+
+/// Plays seeds from `first` on, on all cores: so many, or until `end`.
+fn play_all(first: u64, most: u64, end: Option<Timestamp>) -> (u64, Sum, Vec<u64>) {
+    let next = AtomicU64::new(first);
+    let threads = std::thread::available_parallelism().map_or(2, NonZero::get);
+    let one_thread = || {
+        let (mut seeds, mut sum, mut failed) = (0, Sum::default(), Vec::new());
+        loop {
+            let seed = next.fetch_add(1, SeqCst);
+            // The wall clock decides how many seeds there are, and nothing else.
+            if seed >= first.saturating_add(most) || end.is_some_and(|end| Timestamp::now() > end) {
+                return (seeds, sum, failed);
+            }
+            let one = play(seed);
+            if !one.wrong.is_empty() {
+                println!("seed {seed}: {}\n{} plays it again", one.wrong.join("\n  "), replay(seed));
+                failed.push(seed);
+            }
+            seeds += 1;
+            sum.add(one);
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(one_thread)).collect();
+        let all = threads.into_iter().map(|thread| thread.join().unwrap());
+        all.fold((0, Sum::default(), Vec::new()), |(seeds, mut sum, mut failed), (more, other, also)| {
+            sum.add(other);
+            failed.extend(also);
+            (seeds + more, sum, failed)
+        })
+    })
+}
+
+fn replay(seed: u64) -> String {
+    format!("FUSEBOX_SEED={seed} cargo test -p fusebox-operator --lib simulation::days::whole -- --nocapture")
+}
+
+#[test]
+fn whole_operators_survive_bad_days() {
+    let long = std::env::var_os("FUSEBOX_LONG").is_some();
+    let only = variable("FUSEBOX_SEED");
+    let (first, most, end) = match only {
+        Some(seed) => (seed, 1, None),
+        None if long => {
+            let seconds = variable("FUSEBOX_SECONDS").unwrap_or(300);
+            let end = Timestamp::now() + SignedDuration::from_secs(seconds.cast_signed());
+            (fastrand::u64(1_000_000..1 << 40), u64::MAX, Some(end))
+        }
+        None => (0, variable("FUSEBOX_SEEDS").unwrap_or(SEEDS), None),
+    };
+    let (seeds, sum, failed) = play_all(first, most, end);
+    println!(
+        "seeds from {first} on: {seeds}, {} bad days, {} h of virtual time, {} writes; transactions taken {}, late \
+         ones of deposed leaders refused {}; {} deregistrations and critical checks looked at, {} of them inferred; \
+         silent after at most {:?}",
+        seeds * DAYS as u64,
+        sum.time.as_secs() / 3600,
+        sum.writes,
+        sum.accepted,
+        sum.stale,
+        sum.looked_at,
+        sum.inferred,
+        sum.settled,
+    );
+    let happened: Vec<String> = sum.happened.iter().map(|(what, n)| format!("{what} {n}")).collect();
+    println!("what happened: {}", happened.join(", "));
+    assert!(failed.is_empty(), "{} of {seeds} seeds failed: {failed:?}", failed.len());
+    assert!(only.is_some() || (sum.stale > 0 && sum.inferred > 0), "the days try nothing");
+}
+
+#[test]
+fn a_seed_is_the_same_each_time() {
+    for seed in [3, 4] {
+        let (one, other) = (play(seed), play(seed));
+        assert_eq!(one.trace, other.trace, "seed {seed}");
+        assert_ne!(one.trace, play(seed + 1000).trace);
+    }
+}

@@ -1,0 +1,72 @@
+//! `cargo xtask test --long`: what finds the same kind of mistake as the tests, in more places. The tests say how
+//! many, and which seeds they begin with.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use fusebox_cluster::Cluster;
+use fusebox_cluster::process::Exec;
+
+use crate::cargo::cargo;
+use crate::check;
+use crate::steps::Steps;
+
+/// Set to 1, proofs take their time.
+const LONG: &str = "FUSEBOX_LONG";
+/// For how many seconds those take it that have no end.
+const SECONDS: &str = "FUSEBOX_SECONDS";
+/// A hundred times proptest's default.
+const CASES: &str = "25600";
+/// What is played for the rest of the time, however little that is.
+const LEAST: Duration = Duration::from_mins(1);
+/// The proof that has no end.
+const DAYS: &str = "simulation::days::whole_operators_survive_bad_days";
+
+/// Runs them for about `time`. What fails does not keep the others from being run.
+pub fn run(cluster: &Cluster, steps: &mut Steps, time: Duration) -> Result<()> {
+    let end = Instant::now() + time;
+    let left = || end.saturating_duration_since(Instant::now());
+    let test = |test: &[&str], only: &[&str], seconds: Duration| {
+        let test = Exec::new("cargo").arg("test").args(test).args(["--", "--nocapture", "--test-threads=1"]);
+        test.args(only)
+            .env(LONG, "1")
+            .env("PROPTEST_CASES", CASES)
+            .env(SECONDS, seconds.as_secs().to_string())
+            .dir(&cluster.places().checkout)
+            .shown_live()
+    };
+    let mut all = Ok(());
+    let mut step = |name: &str, work: &mut dyn FnMut() -> Result<()>| {
+        let done = steps.run(name, work);
+        if all.is_ok() {
+            all = done;
+        }
+    };
+    step("loom: every order, at the higher bounds", &mut || test(&["-p", "fusebox-model"], &[], LEAST));
+    eprintln!("random cases of each property without a number of its own: {CASES}");
+    step("random schedules, a hundred times as many", &mut || {
+        test(&["--workspace", "--exclude", "fusebox-operator", "--lib"], &[], LEAST)
+    });
+    step("the operator's long proofs", &mut || test(&["-p", "fusebox-operator"], &["--skip", DAYS], LEAST));
+    // Here, because it is a workspace of its own, with the peers in it.
+    step("the benchmark's lints", &mut || {
+        let lints =
+            ["clippy", "--manifest-path", check::BENCH, "--all-targets", "--quiet", "--", "-D", "warnings"];
+        cargo(&cluster.places().checkout, &lints)
+    });
+    step("Enforced under random schedules", &mut || {
+        let until = Instant::now() + (left() / 3).max(LEAST);
+        // Each process plays some ten thousand of them and ends: what calls look at lives as long as it.
+        loop {
+            let rest = until.saturating_duration_since(Instant::now());
+            test(&["-p", "fusebox-simulation", "--test", "enforced"], &[], rest)?;
+            if Instant::now() + LEAST / 4 > until {
+                return Ok(());
+            }
+        }
+    });
+    step("whole operators over bad days", &mut || {
+        test(&["-p", "fusebox-operator", "--lib"], &[DAYS, "--exact"], left().max(LEAST))
+    });
+    all
+}
