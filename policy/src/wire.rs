@@ -22,7 +22,7 @@ pub const SCHEMA: u32 = 1;
 /// The largest policy document a reader accepts, in bytes. etcd's own limit is 1.5 MiB a request.
 pub const MAX_POLICY_BYTES: usize = 256 * 1024;
 
-/// How many unknown commands, breakers and shadows a report names.
+/// How many unknown commands, breakers, shadows and outliers a report names.
 pub const MAX_REPORTED: usize = 16;
 
 /// A digest of a policy's meaning: equal policies have equal hashes, whatever else of their resource
@@ -180,6 +180,9 @@ pub struct Report {
     /// 16 ([`MAX_REPORTED`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "those_known")]
     pub shadow: Vec<ShadowReport>,
+    /// Endpoints of other services that it calls no more for now, at most 16 ([`MAX_REPORTED`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "those_known")]
+    pub outliers: Vec<OutlierReport>,
 }
 
 /// Those of a list that this version knows: a newer instance's breaker in a state of which we have not heard must
@@ -257,6 +260,24 @@ pub struct ShadowReport {
     /// Calls longer than its timeout.
     #[serde(default)]
     pub would_time_out: u64,
+}
+
+/// An endpoint that an instance has ejected: it does not answer that instance well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct OutlierReport {
+    /// The name that it was found under.
+    pub service: String,
+    /// The command whose policy ejected it.
+    pub command: String,
+    /// Its address and port.
+    pub endpoint: String,
+    /// When it was ejected.
+    #[cfg_attr(feature = "crd", schemars(with = "String", extend("format" = "date-time")))]
+    pub since: Timestamp,
+    /// Why, for a person: `5 failures in a row`.
+    pub reason: String,
 }
 
 /// What a shadow policy decided on.
@@ -369,6 +390,14 @@ mod tests {
         let report: Report = serde_json::from_str(golden).unwrap();
         assert_eq!(serde_json::to_string(&report).unwrap(), golden);
         assert_eq!((report.shadow[0].kind, report.shadow[1].would_rate_limit), (ShadowKind::Command, 4));
+    }
+
+    #[test]
+    fn the_golden_report_of_outliers_reads_and_writes_the_same_bytes() {
+        let golden = include_str!("../testdata/report-outliers.json").trim();
+        let report: Report = serde_json::from_str(golden).unwrap();
+        assert_eq!(serde_json::to_string(&report).unwrap(), golden);
+        assert_eq!(report.outliers[0].endpoint, "10.1.0.7:50051");
     }
 
     #[test]

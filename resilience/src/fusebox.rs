@@ -33,12 +33,17 @@ pub(crate) struct Shared {
     pub(crate) methods: &'static Methods,
     /// Which policy is in force.
     pub(crate) applied: watch::Sender<Applied>,
-    /// Woken by what a report tells beside the policy: breakers, unknown commands.
-    #[cfg(feature = "etcd")]
+    /// Woken by what a report tells beside the policy: breakers, outliers, unknown commands.
+    #[cfg(any(feature = "channel", feature = "etcd"))]
     pub(crate) changed: Arc<Notify>,
     /// Woken when descriptors are registered.
     #[cfg(feature = "etcd")]
     pub(crate) registered: Notify,
+    #[cfg(feature = "channel")]
+    pub(crate) channels: crate::channel::Channels,
+    /// Consul, as the environment names it, once somebody has asked for it.
+    #[cfg(all(feature = "channel", feature = "consul"))]
+    consul: std::sync::OnceLock<crate::discovery::Discovery>,
     pub(crate) counts: FeedCounts,
     /// Whether anybody has asked for the server layer.
     pub(crate) attached: AtomicBool,
@@ -196,6 +201,32 @@ impl Fusebox {
         Command::new(self.shared.command(name))
     }
 
+    /// The service of that name in Consul, which is where `CONSUL_HTTP_ADDR` and the other variables of Consul's own
+    /// clients say ([`ConsulConfig::from_env`](crate::discovery::ConsulConfig::from_env)), to be called through a
+    /// [`channel`](mod@crate::channel). It is followed once, however many channels there are.
+    #[cfg(all(feature = "channel", feature = "consul"))]
+    pub fn discover(&self, service: &str) -> crate::channel::Discover {
+        let consul = self.shared.consul.get_or_init(crate::discovery::Discovery::from_env);
+        self.discover_in(consul, service)
+    }
+
+    /// The service of that name as `discovery` knows it, to be called through a [`channel`](mod@crate::channel).
+    #[cfg(feature = "channel")]
+    pub fn discover_in(
+        &self,
+        discovery: &crate::discovery::Discovery,
+        service: &str,
+    ) -> crate::channel::Discover {
+        crate::channel::Discover::new(Arc::clone(&self.shared), discovery.clone(), service)
+    }
+
+    /// The endpoints that the channels of this process have ejected just now, those that are so for longest
+    /// first.
+    #[cfg(feature = "channel")]
+    pub fn outliers(&self) -> Vec<crate::channel::Outlier> {
+        self.shared.channels.outliers()
+    }
+
     /// The metrics as Prometheus (`OpenMetrics`) text, content type
     /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
     pub fn registry_text(&self) -> String {
@@ -241,15 +272,24 @@ impl Shared {
             commands,
             methods: Box::leak(Box::new(methods)),
             applied: watch::Sender::new(Applied { hash, at: now, shares_rates, rejected: None }),
-            #[cfg(feature = "etcd")]
+            #[cfg(any(feature = "channel", feature = "etcd"))]
             changed,
             #[cfg(feature = "etcd")]
             registered: Notify::new(),
+            #[cfg(feature = "channel")]
+            channels: crate::channel::Channels::default(),
+            #[cfg(all(feature = "channel", feature = "consul"))]
+            consul: std::sync::OnceLock::new(),
             counts: FeedCounts::default(),
             attached: AtomicBool::new(false),
             instances: AtomicU32::new(1),
             writers: Writers::default(),
         }
+    }
+
+    #[cfg(feature = "channel")]
+    pub(crate) fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
     }
 
     /// The command of that name.

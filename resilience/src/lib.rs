@@ -57,6 +57,9 @@
 //!
 //! # Features
 //! - `etcd` (default): [`Fusebox::from_env`] and [`mod@etcd`].
+//! - `discovery`: names followed to endpoints ([`mod@discovery`]); `consul`: in Consul's catalog.
+//! - `channel`: balanced channels over them ([`mod@channel`]), [`Fusebox::discover_in`]; with `consul`,
+//!   [`Fusebox::discover`].
 //! - `tonic`: `tonic::Status` as an error of commands and as their answer.
 //! - `descriptors`: messages that a policy answers gRPC methods with
 //!   ([`Fusebox::register_descriptors`]).
@@ -65,11 +68,15 @@
 //! Hystrix dashboard.
 
 mod breaker;
+#[cfg(feature = "channel")]
+pub mod channel;
 mod circuit;
 pub mod classify;
 mod clock;
 mod command;
 pub mod deadline;
+#[cfg(feature = "discovery")]
+pub mod discovery;
 #[cfg(feature = "etcd")]
 mod env;
 #[cfg(feature = "etcd")]

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fusebox_policy::policy::{BreakerMode, BreakerPolicy};
-use fusebox_policy::wire::{BreakerReport, BreakerState, MAX_REPORTED, Report, ShadowKind, ShadowReport};
+use fusebox_policy::wire::{
+    BreakerReport, BreakerState, MAX_REPORTED, OutlierReport, Report, ShadowKind, ShadowReport,
+};
 use jiff::Timestamp;
 
 use crate::breaker::state::Phase;
@@ -34,7 +36,25 @@ pub(crate) fn report(identity: &Identity, boot: &str, shared: &Shared) -> Report
         unknown_commands,
         breakers,
         shadow: shadows(shared),
+        outliers: outliers(shared),
     }
+}
+
+#[cfg(feature = "channel")]
+fn outliers(shared: &Shared) -> Vec<OutlierReport> {
+    let report = |outlier: crate::channel::Outlier| OutlierReport {
+        service: outlier.service,
+        command: outlier.command,
+        endpoint: outlier.endpoint.to_string(),
+        since: outlier.since,
+        reason: outlier.reason,
+    };
+    shared.channels.outliers().into_iter().take(MAX_REPORTED).map(report).collect()
+}
+
+#[cfg(not(feature = "channel"))]
+fn outliers(_: &Shared) -> Vec<OutlierReport> {
+    Vec::new()
 }
 
 /// What the candidates have decided.

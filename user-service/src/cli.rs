@@ -4,6 +4,7 @@
 #![allow(clippy::doc_markdown)]
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -89,6 +90,12 @@ pub struct CallerArgs {
     /// Consul's ACL token
     #[arg(long, env = "CONSUL_HTTP_TOKEN", hide_env_values = true)]
     pub consul_token: Option<String>,
+    /// A file with Consul's ACL token, read anew for each question
+    #[arg(long, value_name = "FILE", env = "CONSUL_HTTP_TOKEN_FILE")]
+    pub consul_token_file: Option<PathBuf>,
+    /// A PEM file with the authority that signed Consul's certificate
+    #[arg(long, value_name = "FILE", env = "CONSUL_CACERT")]
+    pub consul_ca_file: Option<PathBuf>,
     /// The user service's name in Consul
     #[arg(long, value_name = "NAME", env = "USER_SERVICE_NAME", default_value = "user.service")]
     pub service: String,

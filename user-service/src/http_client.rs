@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client for the store and for Consul: base address, GET, a bounded body.
+//! A small HTTP/1.1 client for the store: base address, GET, a bounded body.
 
 use std::error::Error;
 

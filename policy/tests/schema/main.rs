@@ -21,8 +21,11 @@ const CONFIG: &str = include_str!("../../../docs/reference/config-v1.schema.json
 
 const POLICIES: [&str; 2] =
     [include_str!("../../testdata/policy.json"), include_str!("../../testdata/all-fields.json")];
-const REPORTS: [&str; 2] =
-    [include_str!("../../testdata/report.json"), include_str!("../../testdata/report-shadow.json")];
+const REPORTS: [&str; 3] = [
+    include_str!("../../testdata/report.json"),
+    include_str!("../../testdata/report-shadow.json"),
+    include_str!("../../testdata/report-outliers.json"),
+];
 
 /// What the schema accepts and the reader refuses: rules across fields, and what JSON Schema cannot count.
 /// The beginning of the reader's words, after the path.
@@ -205,14 +208,19 @@ fn the_schema_and_the_reader_agree_on_every_change_of_a_report() {
 
 /// Fields by their order, in place of names.
 fn laxer_report(report: &Value) -> bool {
-    let listed = ["breakers", "shadow"].into_iter().filter_map(|list| report.get(list)?.as_array()).flatten();
+    let listed = ["breakers", "outliers", "shadow"]
+        .into_iter()
+        .filter_map(|list| report.get(list)?.as_array())
+        .flatten();
     listed.chain(report.get("rejected")).any(Value::is_array)
 }
 
-/// A breaker or shadow that the reader does not know is left out, and the rest is read.
+/// A breaker, outlier or shadow that the reader does not know is left out, and the rest is read.
 fn left_out(report: &Value, read: &Report) -> bool {
     let listed = |list: &str| report.get(list).and_then(Value::as_array).map_or(0, Vec::len);
-    listed("breakers") > read.breakers.len() || listed("shadow") > read.shadow.len()
+    listed("breakers") > read.breakers.len()
+        || listed("outliers") > read.outliers.len()
+        || listed("shadow") > read.shadow.len()
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl Retries {
     }
 
     /// Counts an attempt: the first is a call.
-    pub(super) fn attempted(&self, attempt: u8, now: Tick) {
+    pub(crate) fn attempted(&self, attempt: u8, now: Tick) {
         if attempt == 1 {
             self.window.record(0, Entry { bad: false, slow: false }, now);
         }

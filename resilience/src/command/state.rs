@@ -107,7 +107,7 @@ impl CommandState {
     }
 
     /// When to try again after so many attempts that failed; None: not at all.
-    pub(super) fn retry_at(&self, attempts: u8, due: Now) -> Option<Now> {
+    pub(crate) fn retry_at(&self, attempts: u8, due: Now) -> Option<Now> {
         let policy = self.policy.load().retry?;
         let now = exact();
         let left = due.min(deadline::current()).since(now);

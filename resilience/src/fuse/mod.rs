@@ -230,6 +230,12 @@ impl Fuse {
         }
     }
 
+    /// Asks for one call that the breaker neither refuses nor is told of: of the limits alone.
+    #[cfg(feature = "channel")]
+    pub(crate) fn admit_aside(&self, now: Now) -> Result<Ticket, Refusal> {
+        self.admit_by_limits(self.hot(), None, now).0
+    }
+
     fn admit_by_limits(&self, hot: Hot, admission: Option<Admission>, now: Now) -> Admitted {
         let mut ticket = Ticket::new(admission);
         // Before a permit is taken that another would miss. This look decides: a second one, a moment later, may

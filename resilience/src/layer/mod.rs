@@ -1,12 +1,12 @@
 //! Requests over HTTP under policy, served or sent: one tower layer with everything in it.
 
-mod answer;
+pub(crate) mod answer;
 mod body;
 pub(crate) mod descriptors;
 pub(crate) mod fallback;
 mod future;
 pub(crate) mod methods;
-mod protocol;
+pub(crate) mod protocol;
 mod service;
 
 pub use body::HttpBody;

@@ -4,6 +4,8 @@
 
 mod breakers;
 mod circuits;
+#[cfg(feature = "channel")]
+mod endpoints;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +40,8 @@ impl Collector for Live {
         circuits::commands(&self.0, &mut encoder)?;
         breakers::breakers(&self.0, &mut encoder)?;
         circuits::methods(&self.0, &mut encoder)?;
+        #[cfg(feature = "channel")]
+        endpoints::endpoints(&self.0, &mut encoder)?;
         feed(&self.0, &mut encoder)
     }
 }

@@ -1,24 +1,18 @@
 //! The caller: greets through the user service, which it finds in Consul by name.
 
-mod consul;
-mod discovery;
 mod hello;
-mod pool;
-
-use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
 use fusebox::Fusebox;
+use fusebox::discovery::{ConsulConfig, Discovery};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::cli::{CallerArgs, ProcessArgs};
 use crate::lifecycle::{self, Life};
 use crate::listen;
-use consul::Consul;
 use hello::Greeter;
-use pool::Pool;
 
 /// Runs the caller until a signal ends it.
 pub async fn run(args: CallerArgs, process: ProcessArgs) -> anyhow::Result<()> {
@@ -31,7 +25,7 @@ pub async fn run(args: CallerArgs, process: ProcessArgs) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub struct Caller {
     fusebox: Fusebox,
-    consul: Consul,
+    consul: Discovery,
     service: String,
     instance: String,
     public: TcpListener,
@@ -41,7 +35,7 @@ pub struct Caller {
 impl Caller {
     /// Binds the ports.
     pub async fn bind(args: &CallerArgs, fusebox: Fusebox) -> anyhow::Result<Self> {
-        let consul = Consul::new(&args.consul, args.consul_token.as_deref())?;
+        let consul = Discovery::consul(&consul(args))?;
         let public = listen::bind(args.listen).await?;
         let admin = listen::bind(args.admin_listen).await?;
         let (service, instance) = (args.service.clone(), args.instance.clone());
@@ -56,11 +50,9 @@ impl Caller {
     /// Serves until `stop` asks for the end; returns once everything in flight has finished.
     pub async fn run(self, stop: mpsc::Receiver<()>, process: ProcessArgs) -> anyhow::Result<()> {
         let Self { fusebox, consul, service, instance, public, admin } = self;
-        let pool = Arc::new(Pool::default());
-        let discovery = tokio::spawn(discovery::follow(consul, service.clone(), Arc::clone(&pool)));
         let policy = fusebox.clone();
         let life = Life::begin(async move { policy.ready().await }, stop, process);
-        let greeter = Greeter::new(fusebox.clone(), service, pool);
+        let greeter = Greeter::new(fusebox.clone(), &consul, service);
         let router = Router::new()
             .route("/hello/{name}", get(hello::hello).with_state(greeter))
             .layer(fusebox.server_layer())
@@ -68,8 +60,21 @@ impl Caller {
         let router = listen::name_instance(router, &instance)?;
         let admin_router = listen::admin(life.clone(), fusebox.clone());
         listen::serve_all([(public, router), (admin, admin_router)], &life, process.grace).await;
-        discovery.abort();
         fusebox.shutdown().await;
         Ok(())
     }
+}
+
+fn consul(args: &CallerArgs) -> ConsulConfig {
+    let mut config = ConsulConfig::new(&args.consul);
+    if let Some(token) = &args.consul_token {
+        config = config.token(token);
+    }
+    if let Some(file) = &args.consul_token_file {
+        config = config.token_file(file);
+    }
+    if let Some(file) = &args.consul_ca_file {
+        config = config.ca_file(file);
+    }
+    config
 }

@@ -18,6 +18,8 @@ async fn caller(policy: Policy, consul: String) -> Running {
         admin_listen: ANYWHERE,
         consul,
         consul_token: None,
+        consul_token_file: None,
+        consul_ca_file: None,
         service: "user.service".to_owned(),
         instance: "caller-0".to_owned(),
     };

@@ -252,6 +252,7 @@ impl Scene {
             unknown_commands: Vec::new(),
             breakers: Vec::new(),
             shadow: Vec::new(),
+            outliers: Vec::new(),
         };
         change(&mut report);
         let mut all = self.store.reports.try_lock().unwrap();

@@ -1,0 +1,324 @@
+//! The endpoints of one channel: who is called, who is ejected, and whom the next call goes to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use fusebox_policy::policy::BreakerMode;
+use tokio::sync::{Notify, watch};
+
+use super::member::{Core, Member};
+use super::options::Options;
+use super::outliers::Outlier;
+use super::survey::{Seen, survey};
+use super::{Connect, pick};
+use crate::clock::{Clock, Now, Tick, exact};
+use crate::command::state::CommandState;
+use crate::discovery::Endpoint;
+use crate::discovery::known::{Empty, Heard, Known};
+use crate::fuse::{Refusal, Ticket};
+use crate::sync::{Writers, Writing};
+
+/// The endpoints of one channel.
+pub(crate) struct Balance {
+    pub(crate) service: String,
+    pub(crate) command: &'static CommandState,
+    pub(super) clock: &'static Clock,
+    pub(super) options: Options,
+    connect: Connect,
+    snapshot: ArcSwap<Snapshot>,
+    /// Whether a list, or a failure to get one, was ever heard of.
+    pub(super) heard: watch::Sender<bool>,
+    pub(crate) ejections: AtomicU64,
+    /// Why the list is not confirmed.
+    doubt: ArcSwapOption<String>,
+    changed: Arc<Notify>,
+    writers: Writers,
+}
+
+/// One moment of the endpoints.
+struct Snapshot {
+    all: Vec<Arc<Member>>,
+    usable: Vec<Arc<Member>>,
+    ejected: Vec<Arc<Member>>,
+    /// The tick when the next of the ejected may be tried.
+    next_try: AtomicU64,
+    /// Why nobody is listed.
+    empty: Empty,
+    /// The policy refuses every call of the command.
+    forced_open: Option<Refusal>,
+}
+
+/// Whom a call goes to.
+#[derive(Debug)]
+pub(super) struct Picked {
+    pub(super) member: Arc<Member>,
+    pub(super) ticket: Ticket,
+}
+
+/// Why a call goes to nobody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unpicked {
+    Empty(Empty),
+    Refused(Refusal),
+}
+
+impl Balance {
+    pub(super) fn new(
+        service: String,
+        command: &'static CommandState,
+        options: Options,
+        connect: Connect,
+        changed: Arc<Notify>,
+    ) -> Self {
+        let (all, usable, ejected) = (Vec::new(), Vec::new(), Vec::new());
+        let empty = Empty::Unheard(service.clone());
+        let (next_try, forced_open) = (AtomicU64::new(u64::MAX), forced_open(command));
+        let snapshot = Snapshot { all, usable, ejected, next_try, empty, forced_open };
+        Self {
+            service,
+            command,
+            clock: command.circuit.clock(),
+            options,
+            connect,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            heard: watch::Sender::new(false),
+            ejections: AtomicU64::new(0),
+            doubt: ArcSwapOption::empty(),
+            changed,
+            writers: Writers::default(),
+        }
+    }
+
+    /// Takes over what is known at `now`. An endpoint that stays keeps its connection and its state; the
+    /// connection of one that leaves ends with its last call.
+    pub(super) fn update(&self, known: &Known, now: Now) {
+        let turn = self.writers.turn();
+        let old = self.snapshot.load_full();
+        let (listed, empty) = match known.usable(&self.service, self.options.max_age, now) {
+            Ok(endpoints) => (&**endpoints, Empty::NoInstance(self.service.clone())),
+            Err(empty) => (&[][..], empty),
+        };
+        let policy = self.command.policy();
+        // Both are by address.
+        let member = |endpoint: &Endpoint| {
+            let there = old.all.binary_search_by_key(&endpoint.address, |member| member.endpoint.address);
+            let there = there.ok().map(|n| &old.all[n]).filter(|member| member.endpoint.id == endpoint.id);
+            match there {
+                Some(member) if member.endpoint == *endpoint => Arc::clone(member),
+                Some(member) => {
+                    Arc::new(Member { endpoint: endpoint.clone(), core: Arc::clone(&member.core) })
+                }
+                None => {
+                    let core = Arc::new(Core::new((self.connect)(endpoint), &policy, self.clock));
+                    Arc::new(Member { endpoint: endpoint.clone(), core })
+                }
+            }
+        };
+        let all = listed.iter().map(member).collect();
+        self.look(all, empty, &turn);
+        self.doubt.store(match &known.heard {
+            Heard::Failing { why, listed: true, .. } => Some(Arc::new(why.clone())),
+            _ => None,
+        });
+        drop(turn);
+        let spoke = known.heard != Heard::Nothing;
+        self.heard.send_if_modified(|heard| spoke && !std::mem::replace(heard, true));
+    }
+
+    /// Puts the command's policy in force for each endpoint.
+    pub(super) fn reload(&self) {
+        let turn = self.writers.turn();
+        let (policy, now) = (self.command.policy(), self.snapshot.load_full());
+        now.all.iter().for_each(|member| member.core.reload(&policy));
+        self.look(now.all.clone(), now.empty.clone(), &turn);
+    }
+
+    /// Looks at all breakers anew: one has changed.
+    pub(super) fn review(&self) {
+        let turn = self.writers.turn();
+        let now = self.snapshot.load_full();
+        self.look(now.all.clone(), now.empty.clone(), &turn);
+    }
+
+    fn look(&self, all: Vec<Arc<Member>>, empty: Empty, _: &Writing<'_>) {
+        let now = exact().tick();
+        let known = |member: &Member| member.core.out.load_full();
+        let before: Vec<_> = all.iter().map(|member| known(member)).collect();
+        let outs: Vec<_> = all.iter().map(|member| member.core.look(now)).collect();
+        let zone = self.options.zone.as_deref();
+        let seen: Vec<_> = all
+            .iter()
+            .zip(&outs)
+            .map(|(member, out)| Seen {
+                bad_since: out.as_ref().map(|out| out.since),
+                local: zone.is_some() && member.endpoint.zone.as_deref() == zone,
+            })
+            .collect();
+        let survey = survey(&seen, self.options.rules);
+        let place = |n: &usize| Arc::clone(&all[*n]);
+        let (usable, ejected) = (survey.usable.iter().map(place).collect(), survey.ejected.iter().map(place));
+        let next_try =
+            survey.ejected.iter().filter_map(|n| Some(all[*n].core.next_try(outs[*n].as_ref()?, now)));
+        let next_try = AtomicU64::new(next_try.map(|tick| tick.0).min().unwrap_or(u64::MAX));
+        let mut news = false;
+        for ((member, before), out) in all.iter().zip(&before).zip(&outs) {
+            let (service, endpoint) = (&self.service, member.endpoint.address);
+            match (before, out) {
+                (None, Some(out)) => {
+                    news = true;
+                    self.ejections.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%service, %endpoint, why = %out.why, "endpoint is bad: ejected if few are");
+                }
+                (Some(_), None) => {
+                    news = true;
+                    tracing::info!(%service, %endpoint, "endpoint is good again");
+                }
+                _ => {}
+            }
+        }
+        let (ejected, forced_open) = (ejected.collect(), forced_open(self.command));
+        self.snapshot.store(Arc::new(Snapshot { all, usable, ejected, next_try, empty, forced_open }));
+        if news {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Whom the next attempt goes to: rather, or `only`, to one that was not tried.
+    pub(super) fn pick(&self, tried: &[Arc<Member>], only: bool) -> Result<Picked, Unpicked> {
+        let now = self.clock.now();
+        let snapshot = self.snapshot.load();
+        if let Some(refusal) = snapshot.forced_open {
+            return Err(Unpicked::Refused(refusal));
+        }
+        if snapshot.all.is_empty() {
+            return Err(Unpicked::Empty(snapshot.empty.clone()));
+        }
+        if let Some(picked) = self.probe(&snapshot, tried, now) {
+            return Ok(picked);
+        }
+        if tried.is_empty() {
+            return self.among(&snapshot.usable, now).map_err(Unpicked::Refused);
+        }
+        let was_tried =
+            |member: &Arc<Member>| tried.iter().any(|other| Arc::ptr_eq(&other.core, &member.core));
+        let others: Vec<_> = snapshot.usable.iter().filter(|member| !was_tried(member)).cloned().collect();
+        self.among(&others, now)
+            .or_else(|refusal| if only { Err(refusal) } else { self.among(&snapshot.usable, now) })
+            .map_err(Unpicked::Refused)
+    }
+
+    /// One of the ejected whose time has come to be tried.
+    fn probe(&self, snapshot: &Snapshot, tried: &[Arc<Member>], now: Now) -> Option<Picked> {
+        let due = snapshot.next_try.load(Ordering::Relaxed);
+        // A probe that fails costs a call: one that was already made once is not risked again.
+        if now.tick().0 < due || !tried.is_empty() {
+            return None;
+        }
+        // Of the calls that see it, one tries.
+        let later = now.tick().0 + 1;
+        snapshot.next_try.compare_exchange(due, later, Ordering::Relaxed, Ordering::Relaxed).ok()?;
+        let tick = now.tick();
+        let ready = |member: &&Arc<Member>| {
+            let out = member.core.out.load();
+            out.as_ref().is_some_and(|out| member.core.next_try(out, Tick(0)) <= tick)
+        };
+        let picked = snapshot.ejected.iter().filter(ready).find_map(|member| {
+            let (admitted, _) = member.core.admit(now, false);
+            Some(Picked { member: Arc::clone(member), ticket: admitted.ok()? })
+        });
+        // Also where none was found: when to look again depends on all of them.
+        self.review();
+        picked
+    }
+
+    /// One of these: the better of two, else whoever admits a call.
+    fn among(&self, members: &[Arc<Member>], now: Now) -> Result<Picked, Refusal> {
+        let mut refused = Refusal::Open(std::time::Duration::ZERO);
+        let mut ask = |member: &Arc<Member>| {
+            let (admitted, changed) = member.core.admit(now, true);
+            if changed {
+                self.review();
+            }
+            match admitted {
+                Ok(ticket) => Some(Picked { member: Arc::clone(member), ticket }),
+                Err(refusal) => {
+                    refused = refusal;
+                    None
+                }
+            }
+        };
+        let len = members.len();
+        let start = if len >= 2 {
+            let (a, b) = pick::two_of(len, fastrand::f64(), fastrand::f64());
+            let tick = now.tick();
+            let first = pick::first(members[a].candidate(tick), members[b].candidate(tick), fastrand::f32());
+            let (better, other) = if first { (a, b) } else { (b, a) };
+            if let Some(picked) = ask(&members[better]).or_else(|| ask(&members[other])) {
+                return Ok(picked);
+            }
+            a
+        } else {
+            0
+        };
+        let found = (0..len).find_map(|n| ask(&members[(start + n) % len]));
+        found.ok_or(refused)
+    }
+
+    /// Why the list is not confirmed.
+    pub(super) fn unconfirmed(&self) -> Option<String> {
+        self.doubt.load().as_deref().cloned()
+    }
+
+    /// How many of the endpoints nobody vouches for.
+    pub(crate) fn stale(&self) -> usize {
+        let snapshot = self.snapshot.load();
+        if self.doubt.load().is_some() {
+            return snapshot.all.len();
+        }
+        snapshot.all.iter().filter(|member| member.endpoint.stale).count()
+    }
+
+    /// How many endpoints there are, and how many of them are ejected.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let snapshot = self.snapshot.load();
+        (snapshot.all.len(), snapshot.ejected.len())
+    }
+
+    /// The ejected endpoints, those that are so for longest first.
+    pub(crate) fn outliers(&self) -> Vec<Outlier> {
+        let snapshot = self.snapshot.load();
+        let mut outliers: Vec<_> = snapshot
+            .ejected
+            .iter()
+            .filter_map(|member| {
+                let out = member.core.out.load_full()?;
+                Some(Outlier {
+                    service: self.service.clone(),
+                    command: self.command.circuit.name.clone(),
+                    endpoint: member.endpoint.address,
+                    since: self.clock.timestamp(out.since),
+                    reason: out.why.clone(),
+                })
+            })
+            .collect();
+        outliers.sort_by_key(|outlier| (outlier.since, outlier.endpoint));
+        outliers
+    }
+}
+
+/// A policy that forces the breaker open is meant for the command as a whole.
+fn forced_open(command: &CommandState) -> Option<Refusal> {
+    let breaker = command.breaker_policy().filter(|breaker| breaker.mode == BreakerMode::ForcedOpen)?;
+    Some(Refusal::Open(breaker.sleep_window_ms.get()))
+}
+
+/// Without the connections.
+impl std::fmt::Debug for Balance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (all, ejected) = self.counts();
+        let mut debug = f.debug_struct("Balance");
+        debug.field("service", &self.service).field("endpoints", &all).field("ejected", &ejected);
+        debug.finish_non_exhaustive()
+    }
+}
