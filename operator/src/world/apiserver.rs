@@ -26,6 +26,15 @@ pub struct ApiServer {
     lists: watch::Sender<bool>,
 }
 
+/// Somebody who watches a kind.
+#[derive(Debug)]
+struct Watcher {
+    kind: String,
+    /// Do they take bookmarks?
+    bookmarks: bool,
+    to: mpsc::UnboundedSender<Line>,
+}
+
 #[derive(Debug, Default)]
 struct Kept {
     revision: u64,
@@ -33,7 +42,7 @@ struct Kept {
     floor: u64,
     objects: BTreeMap<Key, Value>,
     history: Vec<(u64, Key, Value)>,
-    watchers: Vec<(String, mpsc::UnboundedSender<Line>)>,
+    watchers: Vec<Watcher>,
     /// Of lists that have further pages.
     snapshots: BTreeMap<String, (u64, Vec<Value>)>,
     page: Option<usize>,
@@ -96,13 +105,16 @@ impl ApiServer {
         self.kept(|kept| {
             let metadata = json!({ "resourceVersion": kept.revision.to_string() });
             let object = json!({ "apiVersion": "v1", "kind": "Any", "metadata": metadata });
-            kept.tell(kind, &json!({ "type": "BOOKMARK", "object": object }));
+            let bookmark = json!({ "type": "BOOKMARK", "object": object });
+            for watcher in kept.watchers.iter().filter(|of| of.kind == kind && of.bookmarks) {
+                let _ = watcher.to.send(line(&bookmark));
+            }
         });
     }
 
     /// Ends every watch of `kind`, without a word.
     pub fn cut(&self, kind: &str) {
-        self.kept(|kept| kept.watchers.retain(|(of, _)| of != kind));
+        self.kept(|kept| kept.watchers.retain(|watcher| watcher.kind != kind));
     }
 
     /// Forgets what happened so far: it can be listed, not watched.
@@ -146,7 +158,7 @@ impl ApiServer {
     /// How many watch.
     pub fn watchers(&self) -> usize {
         self.kept(|kept| {
-            kept.watchers.retain(|(_, to)| !to.is_closed());
+            kept.watchers.retain(|watcher| !watcher.to.is_closed());
             kept.watchers.len()
         })
     }
@@ -194,7 +206,8 @@ impl ApiServer {
             for (_, _, event) in kept.history.iter().filter(|(at, (of, ..), _)| *at > since && of == kind) {
                 let _ = to.send(line(event));
             }
-            kept.watchers.push((kind.to_owned(), to));
+            let bookmarks = query.get("allowWatchBookmarks").is_some_and(|allow| allow == "true");
+            kept.watchers.push(Watcher { kind: kind.to_owned(), bookmarks, to });
         });
         Body::from_stream(UnboundedReceiverStream::new(lines).map(|line| line)).into_response()
     }
@@ -211,7 +224,7 @@ impl Kept {
     }
 
     fn tell(&mut self, kind: &str, event: &Value) {
-        self.watchers.retain(|(of, to)| of != kind || to.send(line(event)).is_ok());
+        self.watchers.retain(|of| of.kind != kind || of.to.send(line(event)).is_ok());
     }
 }
 
