@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/micro/go-micro/registry"
 	"github.com/micro/go-micro/registry/consul"
@@ -23,7 +24,9 @@ func run(args []string) error {
 	if len(args) != 3 {
 		return fmt.Errorf("%s", usage)
 	}
-	known := consul.NewRegistry(registry.Addrs(args[1]))
+	// A host and a port, to go-micro; what is none it leaves out, without a word.
+	address := strings.TrimPrefix(args[1], "http://")
+	known := consul.NewRegistry(registry.Addrs(address))
 	switch args[0] {
 	case "client":
 		return call(known, args[2], os.Stdin)

@@ -56,7 +56,7 @@ fn error(id: &str, code: u16, detail: &str, status: &str) -> Value {
 
 #[tokio::test]
 async fn the_registry_reads_what_a_go_micro_server_would_tell() {
-    let Scene { operator, mut client, at, .. } = scene(USER).await;
+    let Scene { operator, mut client, at, service: _service, store: _store } = scene(USER).await;
     let found = client.ask("find").await;
     assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
     let (service, node) = (&found[0], &found[0]["nodes"][0]);
