@@ -6,8 +6,8 @@ use fusebox_policy::keys::Ident;
 use tokio::time::Instant;
 
 use super::*;
-use crate::deadman::tests::real::server;
 use crate::model::Entry;
+use fusebox_processes::consul as server;
 
 const CLUSTER: &str = "demo";
 const NODE: &str = "fusebox-demo-1";

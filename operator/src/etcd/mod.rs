@@ -45,9 +45,6 @@ pub struct Etcd {
     allowed: Vec<String>,
     reports: Reports,
     intents: Intents,
-    /// The epoch that this process wrote. An etcd that was wiped or restored counts its revisions anew, and another's
-    /// epoch may stand where ours stood: it is told by its value.
-    mine: watch::Sender<Option<(Epoch, String)>>,
 }
 
 impl Etcd {

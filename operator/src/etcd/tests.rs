@@ -1,8 +1,8 @@
 //! On a real etcd: what is read, followed and refused.
 
 use fusebox_policy::wire::Epoch;
-use futures::future::join_all;
 use fusebox_processes::etcd as server;
+use futures::future::join_all;
 use futures::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;

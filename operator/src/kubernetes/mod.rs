@@ -84,7 +84,7 @@ impl By {
 
 impl Stores {
     /// Of these caches; the indexes are to see what the watches deliver.
-    fn new(resources: Store<Guarded>, services: Store<Service>, slices: Store<EndpointSlice>) -> Self {
+    pub fn new(resources: Store<Guarded>, services: Store<Service>, slices: Store<EndpointSlice>) -> Self {
         let service = |slice: &EndpointSlice| {
             let name = slice.labels().get(SERVICE_LABEL);
             name.map(|name| (slice.namespace().unwrap_or_default(), name.clone())).into_iter().collect()

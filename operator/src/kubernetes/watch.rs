@@ -110,8 +110,10 @@ pub fn concerned(
     let mut beside = HashSet::new();
     for form in changes.iter().flat_map(|change| &change.forms) {
         let Ok(of) = &form.0 else { continue };
-        let others = claimants(&of.namespace().unwrap_or_default(), &[claims::asked(of), claims::held(of)].concat());
-        let others = others.iter().filter(|other| share(form, other)).map(|other| ObjectRef::from_obj(&**other));
+        let others =
+            claimants(&of.namespace().unwrap_or_default(), &[claims::asked(of), claims::held(of)].concat());
+        let others =
+            others.iter().filter(|other| share(form, other)).map(|other| ObjectRef::from_obj(&**other));
         beside.extend(others.filter(|other| !first.contains(other)));
     }
     first.iter().copied().cloned().chain(beside).collect()

@@ -29,7 +29,6 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
-use crate::claims;
 use crate::epoch::{FenceError, Fenced};
 use crate::metrics::{Backend, Metrics, Outcome};
 use crate::model;

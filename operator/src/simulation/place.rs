@@ -18,6 +18,11 @@ const HISTORY: usize = 40;
 /// What a watch tells of: all there is, and since when.
 pub type Shown = (Instant, Arc<Cache>);
 
+/// Which raw keys a cluster's resources may have.
+pub fn key_prefix(cluster: &str) -> String {
+    format!("{cluster}.user.")
+}
+
 pub struct Place {
     pub name: String,
     pub start: Instant,
@@ -59,7 +64,7 @@ impl Place {
 
     /// Which raw keys its resources may have.
     pub fn key_prefix(&self) -> String {
-        format!("{}.user.", self.name)
+        key_prefix(&self.name)
     }
 
     /// The wall clock's time.

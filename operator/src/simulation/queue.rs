@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::place::Place;
 use super::view::View;
 use crate::app::GRACE;
-use crate::queue::CONCURRENCY;
 use crate::leader::End;
+use crate::queue::CONCURRENCY;
 use crate::reconcile::{Context, Next, reconcile};
 
 /// Reconciles until `stop`.

@@ -84,7 +84,8 @@ fn lines(place: &Place, refused: &BTreeMap<Ident, String>) -> BTreeSet<String> {
 /// An operator without a past, over empty backends, has done all it wanted with these resources.
 async fn fresh(place: &Place, refused: &BTreeMap<Ident, String>) -> BTreeSet<String> {
     let catalog = CatalogWorld::new(&Arc::default());
-    let new = Arc::new(Place::new(&place.name, catalog, StoreWorld::new(&Arc::default(), &place.name)));
+    let store = StoreWorld::new(&Arc::default(), &place.name, &[&place.key_prefix()]);
+    let new = Arc::new(Place::new(&place.name, catalog, store));
     let now = place.cluster.now();
     *new.cluster.services.try_lock().unwrap() = now.services;
     for (of, mut resource) in now.resources {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::foreign::Foreign;
-use super::place::Place;
+use super::place::{Place, key_prefix};
 use super::process::{Process, Start, Ways};
 use super::trouble::Backup;
 use super::view::Sight;
@@ -79,8 +79,9 @@ pub fn steady() -> Ident {
 
 impl Town {
     pub fn new(clusters: usize) -> Self {
-        let (catalog, store) = (CatalogWorld::new(&Arc::default()), StoreWorld::new(&Arc::default(), "one"));
-        let second = (catalog.of_another_cluster(), store.of_another_cluster("two"));
+        let catalog = CatalogWorld::new(&Arc::default());
+        let store = StoreWorld::new(&Arc::default(), "one", &[&key_prefix("one")]);
+        let second = (catalog.of_another_cluster(), store.of_another_cluster("two", &[&key_prefix("two")]));
         let mut places = vec![Arc::new(Place::new("one", catalog, store))];
         if clusters > 1 {
             places.push(Arc::new(Place::new("two", second.0, second.1)));

@@ -180,16 +180,7 @@ impl PolicyStore for Etcd {
     }
 
     fn inventory(&self) -> Answer<'_, Result<Inventory, Unavailable>> {
-        Box::pin(async {
-            self.0
-                .ask(|place, _| {
-                    let mut found = now(place.store.inventory())?;
-                    // Of raw keys only those that may be declared.
-                    found.claims.retain(|(key, _)| key.starts_with(&place.key_prefix()));
-                    Ok(found)
-                })
-                .await?
-        })
+        Box::pin(async { self.0.ask(|place, _| now(place.store.inventory())).await? })
     }
 
     fn reports(&self, _: &Ident) -> Option<Reported> {

@@ -69,8 +69,8 @@ impl StoreWorld {
     }
 
     /// The same etcd, as another cluster's operators use it: with an epoch key of their own.
-    pub fn of_another_cluster(&self, cluster: &str) -> Self {
-        Self { keys: self.keys.clone(), ..Self::new(&Arc::default(), cluster) }
+    pub fn of_another_cluster(&self, cluster: &str, allowed: &[&str]) -> Self {
+        Self { keys: self.keys.clone(), ..Self::new(&Arc::default(), cluster, allowed) }
     }
 
     /// All keys.

@@ -72,11 +72,7 @@ async fn real(server: &Arc<ApiServer>, script: &str) -> Player {
     let namespace = format!("shop-{}", script.replace(' ', "-"));
     server.apply(&objects::namespace(&namespace)).await;
     let client = server.admin();
-    let stores = Stores {
-        resources: reflector::store().0,
-        services: reflector::store().0,
-        slices: reflector::store().0,
-    };
+    let stores = Stores::new(reflector::store().0, reflector::store().0, reflector::store().0);
     let real = Real {
         server: server.clone(),
         cluster: Cluster::new(client.clone(), stores, "test"),
