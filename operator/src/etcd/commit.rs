@@ -34,9 +34,15 @@ impl Commit {
         Self { link, epoch, own: watch::Sender::default() }
     }
 
-    /// This process writes `json` to the epoch key. It may not hear whether it did.
-    pub fn raises(&self, epoch: &Epoch, json: &str) {
-        self.own.send_replace(Some((epoch.holder.clone(), json.to_owned())));
+    /// This process writes `json` to the epoch key. It may not hear whether it did; what it wrote before comes back,
+    /// for [`Self::raised_nothing`].
+    pub fn raises(&self, epoch: &Epoch, json: &str) -> Option<(String, String)> {
+        self.own.send_replace(Some((epoch.holder.clone(), json.to_owned())))
+    }
+
+    /// Somebody was faster: what stands there, if it is ours, is what it was `before`.
+    pub fn raised_nothing(&self, before: Option<(String, String)>) {
+        self.own.send_replace(before);
     }
 
     /// The epoch key was read. If this process is its holder, that is what its changes are compared with.

@@ -154,8 +154,12 @@ impl EpochStore for Etcd {
             let json = serde_json::to_string(epoch).unwrap_or_default();
             let put = TxnOp::put(key.as_str(), json.as_str(), None);
             let txn = Txn::new().when([Compare::mod_revision(key, CompareOp::Equal, at)]).and_then([put]);
-            self.commit.sink().raises(epoch, &json);
-            Ok(self.link.txn(txn).await?.0)
+            let before = self.commit.sink().raises(epoch, &json);
+            let (succeeded, _) = self.link.txn(txn).await?;
+            if !succeeded {
+                self.commit.sink().raised_nothing(before);
+            }
+            Ok(succeeded)
         })
     }
 }
