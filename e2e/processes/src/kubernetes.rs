@@ -50,16 +50,16 @@ impl ApiServer {
         let CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
         let authority = cert.pem();
-        let tokens: String = [&[ADMIN], users]
-            .concat()
-            .iter()
-            .map(|User { name, token, groups }| format!("{token},{name},{name},\"{groups}\"\n"))
-            .collect();
+        let known = [&[ADMIN], users].concat().into_iter();
+        let known = known.map(|User { name, token, groups }| format!("{token},{name},{name},\"{groups}\""));
+        let tokens = known.collect::<Vec<_>>().join("\n");
+        let accounts = KeyPair::generate().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
         for (name, text) in [
             ("tls.crt", &authority),
             ("tls.key", &signing_key.serialize_pem()),
-            ("accounts.key", &KeyPair::generate().unwrap().serialize_pem()),
+            ("accounts.key", &accounts.serialize_pem()),
+            ("accounts.pub", &accounts.public_key_pem()),
             ("tokens.csv", &tokens),
         ] {
             std::fs::write(path(name), text).unwrap();
@@ -77,7 +77,7 @@ impl ApiServer {
                 .arg(format!("--tls-cert-file={}", path("tls.crt")))
                 .arg(format!("--tls-private-key-file={}", path("tls.key")))
                 .args(["--service-account-issuer=https://kubernetes.default.svc"])
-                .arg(format!("--service-account-key-file={}", path("accounts.key")))
+                .arg(format!("--service-account-key-file={}", path("accounts.pub")))
                 .arg(format!("--service-account-signing-key-file={}", path("accounts.key")))
                 .arg(format!("--token-auth-file={}", path("tokens.csv")))
                 .args(["--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/16"]),

@@ -13,8 +13,8 @@ use kube::runtime::utils::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, ResourceExt};
 
-use super::MANAGER;
 use super::traefik::{MANAGED_BY, kind, owner_name};
+use super::{MANAGER, watch};
 use crate::drift::{Drifted, Tell};
 
 type Meta = PartialObjectMeta<DynamicObject>;
@@ -40,14 +40,17 @@ async fn attend(events: impl Stream<Item = watcher::Result<watcher::Event<Meta>>
             }
             Err(error) => {
                 // Once: while Traefik is not installed this is so all the time.
-                let error = error.to_string();
-                if error != interrupted {
-                    tracing::info!(
-                        error,
-                        "IngressRoutes cannot be watched; the resync looks at them meanwhile"
-                    );
-                    interrupted = error;
+                let why = watch::why("IngressRoute", &error);
+                if why == interrupted {
+                    continue;
                 }
+                let what = "IngressRoutes cannot be watched; the resync looks at them meanwhile";
+                if watch::is_refused(&error) {
+                    tracing::warn!("{what}: {why}");
+                } else {
+                    tracing::info!("{what}: {why}");
+                }
+                interrupted = why;
             }
         }
     }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use kube::core::Status;
 use kube::runtime::predicates;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -235,13 +236,8 @@ async fn each<T>(
 }
 
 /// The error without its debugging text, and what to do about the one that a person can mend.
-fn why(kind: &str, error: &watcher::Error) -> String {
-    let status = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => status,
-        error => return error.to_string(),
-    };
+pub fn why(kind: &str, error: &watcher::Error) -> String {
+    let Some(status) = answer(error) else { return error.to_string() };
     let fix = match status.code {
         404 if kind == "ResilientService" => {
             ": install the CRD (the chart does, unless crds.enabled is false)"
@@ -250,6 +246,21 @@ fn why(kind: &str, error: &watcher::Error) -> String {
         _ => "",
     };
     format!("the Kubernetes API answered {}: {}{fix}", status.code, status.message)
+}
+
+/// Was it for want of a right?
+pub fn is_refused(error: &watcher::Error) -> bool {
+    answer(error).is_some_and(|status| status.code == 403)
+}
+
+/// What the API server answered, if it did.
+fn answer(error: &watcher::Error) -> Option<&Status> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => Some(status),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 #![allow(missing_docs, clippy::expect_used, clippy::panic, clippy::unwrap_used)] // all of it is tests
 
 mod kills;
+mod neighbours;
 mod picture;
+mod rights;
 mod workload;
 
 use tokio::sync::Mutex;

@@ -32,7 +32,7 @@ async fn consul(site: &Site, cluster: &str) -> Value {
         let mut checks = consul.get(&format!("/v1/health/node/{name}")).await;
         if node["Meta"]["fusebox-cluster"] == cluster {
             for of in [&mut services, &mut checks] {
-                strip(of, &["CreateIndex", "ModifyIndex", "ID", "Notes", "SessionName"]);
+                strip(of, &["CreateIndex", "ModifyIndex", "Notes", "SessionName"]);
             }
         }
         nodes.insert(name, json!({ "services": services, "checks": checks }));
@@ -103,7 +103,7 @@ async fn kubernetes(site: &Site, namespace: &str) -> Value {
 fn strip(value: &mut Value, fields: &[&str]) {
     match value {
         Value::Object(object) => {
-            object.retain(|name, value| !(fields.contains(&name.as_str()) && !value.is_object()));
+            object.retain(|name, value| !fields.contains(&name.as_str()) || value.is_object());
             object.values_mut().for_each(|value| strip(value, fields));
         }
         Value::Array(all) => all.iter_mut().for_each(|value| strip(value, fields)),
