@@ -46,7 +46,7 @@ pub async fn flap(fleet: &Fleet<'_>, duration: Duration) {
     let others = async {
         let mut waits = Vec::new();
         while Instant::now() - start < duration {
-            let n = 1 + waits.len() % (fleet.size - 1);
+            let n = 1 + waits.len() % (fleet.count - 1);
             fleet.edit(n, 2000 + u64::try_from(waits.len()).unwrap()).await;
             waits.push(fleet.until_ready(n).await);
             sleep(Duration::from_millis(500)).await;

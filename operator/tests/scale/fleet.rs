@@ -20,7 +20,7 @@ const POLICIES: &str = "/fusebox/v1/demo/policy/";
 
 pub struct Fleet<'a> {
     pub site: &'a Site,
-    pub size: usize,
+    pub count: usize,
 }
 
 pub fn name(n: usize) -> String {
@@ -43,15 +43,15 @@ fn address(n: usize) -> String {
 }
 
 impl<'a> Fleet<'a> {
-    pub async fn create(site: &'a Site, size: usize) -> Self {
+    pub async fn create(site: &'a Site, count: usize) -> Self {
         site.kubernetes.apply(&objects::namespace(NAMESPACE)).await;
-        let all = stream::iter(0..size).map(|n| async move {
+        let all = stream::iter(0..count).map(|n| async move {
             site.kubernetes.apply(&objects::service(NAMESPACE, &name(n))).await;
             site.kubernetes.apply(&objects::slice(NAMESPACE, &name(n), &[(&address(n), true)])).await;
             site.kubernetes.apply(&resource(n, 1000)).await;
         });
         all.buffer_unordered(AT_ONCE).collect::<()>().await;
-        Self { site, size }
+        Self { site, count }
     }
 
     /// Another timeout for the n-th.
@@ -86,13 +86,13 @@ impl<'a> Fleet<'a> {
         loop {
             let done = self.converged().await;
             let took = Instant::now() - start;
-            if done == self.size {
+            if done == self.count {
                 return took;
             }
-            assert!(took < PATIENCE, "{what}: {done} of {} after {took:?}", self.size);
+            assert!(took < PATIENCE, "{what}: {done} of {} after {took:?}", self.count);
             // A look at all of them costs as well.
             sleep(
-                Duration::from_millis(250) + Duration::from_micros(500) * u32::try_from(self.size).unwrap(),
+                Duration::from_millis(250) + Duration::from_micros(500) * u32::try_from(self.count).unwrap(),
             )
             .await;
         }
@@ -132,12 +132,12 @@ impl<'a> Fleet<'a> {
             })
             .collect();
         let resources = self.resources().await;
-        assert_eq!(published.len(), self.size);
+        assert_eq!(published.len(), self.count);
         for (name, (ready, status)) in &resources {
             assert!(ready, "{name}: {status}");
             assert_eq!(published[name]["hash"], status["policyHash"], "{name}");
         }
-        assert_eq!(self.registered().await.len(), self.size);
+        assert_eq!(self.registered().await.len(), self.count);
     }
 
     /// The names in Consul that have a passing instance.

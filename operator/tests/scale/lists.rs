@@ -18,7 +18,7 @@ pub async fn restart(fleet: &Fleet<'_>, operator: &mut Operator) {
     *operator = site.operator(&[]).await;
     let start = Instant::now();
     // Every pass reads etcd once.
-    while Tally::of(site).count(&["etcd txns"]) < fleet.size {
+    while Tally::of(site).count(&["etcd txns"]) < fleet.count {
         assert!(Instant::now() - start < Duration::from_mins(10), "the first passes: {}", Tally::of(site));
         sleep(Duration::from_millis(500)).await;
     }

@@ -19,9 +19,9 @@ pub async fn outage(fleet: &Fleet<'_>, away: Duration) {
     site.servers.etcd.freeze(true);
     site.servers.consul.freeze(true);
     let start = Instant::now();
-    let edits = (fleet.size / 10).max(2);
+    let edits = (fleet.count / 10).max(2);
     for n in 0..edits {
-        fleet.edit(n * 10 % fleet.size, 3000).await;
+        fleet.edit(n * 10 % fleet.count, 3000).await;
     }
     sleep(away.saturating_sub(Instant::now() - start)).await;
     let silent = Instant::now() - start;
@@ -46,7 +46,7 @@ pub async fn outage(fleet: &Fleet<'_>, away: Duration) {
     fleet.until_converged("after the outage").await;
     let took = Instant::now() - start;
     let drain = Tally::of(site);
-    println!("back: all {} converged after {took:.1?}; {drain}", fleet.size);
+    println!("back: all {} converged after {took:.1?}; {drain}", fleet.count);
     drain.each_resource_at_most("status writes", 4);
     fleet.is_everywhere().await;
 }
