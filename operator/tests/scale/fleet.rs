@@ -1,0 +1,153 @@
+//! Many resources, each with a Service and its instances.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use etcd_client::GetOptions;
+use fusebox_processes::{Site, objects};
+use futures::{StreamExt, stream};
+use kube::api::ListParams;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+pub const CLUSTER: &str = "demo";
+pub const NAMESPACE: &str = "shop";
+/// How many objects are written at once.
+const AT_ONCE: usize = 16;
+/// Ten times what is seen.
+const PATIENCE: Duration = Duration::from_mins(30);
+const POLICIES: &str = "/fusebox/v1/demo/policy/";
+
+pub struct Fleet<'a> {
+    pub site: &'a Site,
+    pub count: usize,
+}
+
+pub fn name(n: usize) -> String {
+    format!("service-{n:05}")
+}
+
+/// The resource of the n-th Service, with this timeout.
+fn resource(n: usize, timeout: u64) -> Value {
+    let spec = json!({
+        "service": { "name": name(n) },
+        "inbound": { "timeout": format!("{timeout}ms") },
+        "outbound": { "commands": [{ "name": "find_user", "timeout": "250ms" }] },
+        "consul": { "tags": ["v1"] },
+    });
+    objects::resource(NAMESPACE, &name(n), &spec)
+}
+
+fn address(n: usize) -> String {
+    format!("10.{}.{}.{}", n / 65_536, n / 256 % 256, n % 256)
+}
+
+impl<'a> Fleet<'a> {
+    pub async fn create(site: &'a Site, count: usize) -> Self {
+        site.kubernetes.apply(&objects::namespace(NAMESPACE)).await;
+        let all = stream::iter(0..count).map(|n| async move {
+            site.kubernetes.apply(&objects::service(NAMESPACE, &name(n))).await;
+            site.kubernetes.apply(&objects::slice(NAMESPACE, &name(n), &[(&address(n), true)])).await;
+            site.kubernetes.apply(&resource(n, 1000)).await;
+        });
+        all.buffer_unordered(AT_ONCE).collect::<()>().await;
+        Self { site, count }
+    }
+
+    /// Another timeout for the n-th.
+    pub async fn edit(&self, n: usize, timeout: u64) {
+        self.site.kubernetes.apply(&resource(n, timeout)).await;
+    }
+
+    /// The resources, and whether each is as its spec says by its own status.
+    async fn resources(&self) -> BTreeMap<String, (bool, Value)> {
+        let api = self.site.kubernetes.api(&objects::resource(NAMESPACE, "any", &Value::Null));
+        let found = api.list(&ListParams::default()).await.unwrap();
+        let each = found.items.into_iter().map(|object| {
+            let generation = object.metadata.generation;
+            let status = object.data["status"].clone();
+            let ready = status["conditions"].as_array().into_iter().flatten().any(|condition| {
+                condition["type"] == "Ready"
+                    && condition["status"] == "True"
+                    && condition["observedGeneration"].as_i64() == generation
+            });
+            (object.metadata.name.unwrap(), (ready, status))
+        });
+        each.collect()
+    }
+
+    pub async fn converged(&self) -> usize {
+        self.resources().await.values().filter(|(ready, _)| *ready).count()
+    }
+
+    /// Waits until all are as their specs say; how long it took.
+    pub async fn until_converged(&self, what: &str) -> Duration {
+        let start = Instant::now();
+        loop {
+            let done = self.converged().await;
+            let took = Instant::now() - start;
+            if done == self.count {
+                return took;
+            }
+            assert!(took < PATIENCE, "{what}: {done} of {} after {took:?}", self.count);
+            // A look at all of them costs as well.
+            sleep(
+                Duration::from_millis(250) + Duration::from_micros(500) * u32::try_from(self.count).unwrap(),
+            )
+            .await;
+        }
+    }
+
+    /// Waits until the n-th is as its spec says.
+    pub async fn until_ready(&self, n: usize) -> Duration {
+        let (start, like) = (Instant::now(), objects::resource(NAMESPACE, &name(n), &Value::Null));
+        let api = self.site.kubernetes.api(&like);
+        loop {
+            let object = api.get(&name(n)).await.unwrap();
+            let is_ready =
+                object.data["status"]["conditions"].as_array().into_iter().flatten().any(|condition| {
+                    condition["type"] == "Ready"
+                        && condition["status"] == "True"
+                        && condition["observedGeneration"].as_i64() == object.metadata.generation
+                });
+            if is_ready {
+                return Instant::now() - start;
+            }
+            assert!(Instant::now() - start < PATIENCE, "{} stays as it was", name(n));
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What is published is what each status says, and every instance is registered: nothing is missing, nothing is too
+    /// much.
+    pub async fn is_everywhere(&self) {
+        let options = GetOptions::new().with_prefix();
+        let found = self.site.servers.etcd.client().await.get(POLICIES, Some(options)).await.unwrap();
+        let published: BTreeMap<String, Value> = found
+            .kvs()
+            .iter()
+            .map(|kv| {
+                let key = kv.key_str().unwrap().rsplit('/').next().unwrap().to_owned();
+                (key, serde_json::from_slice(kv.value()).unwrap())
+            })
+            .collect();
+        let resources = self.resources().await;
+        assert_eq!(published.len(), self.count);
+        for (name, (ready, status)) in &resources {
+            assert!(ready, "{name}: {status}");
+            assert_eq!(published[name]["hash"], status["policyHash"], "{name}");
+        }
+        assert_eq!(self.registered().await.len(), self.count);
+    }
+
+    /// The names in Consul that have a passing instance.
+    pub async fn registered(&self) -> Vec<String> {
+        let all = self.site.servers.consul.get("/v1/health/state/passing").await;
+        let names = all.as_array().unwrap().iter().filter_map(|check| check["ServiceName"].as_str());
+        let mut names: Vec<String> =
+            names.filter(|name| name.starts_with("service-")).map(str::to_owned).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}

@@ -1,0 +1,34 @@
+//! F6: everything is listed anew.
+
+use std::time::Duration;
+
+use fusebox_processes::Operator;
+use tokio::time::{Instant, sleep};
+
+use crate::fleet::Fleet;
+use crate::tally::{Tally, held, memory};
+
+/// Another process takes over: its first lists, and its first pass for each resource, write nothing.
+pub async fn restart(fleet: &Fleet<'_>, operator: &mut Operator) {
+    let site = fleet.site;
+    let before = memory(operator.pid());
+    operator.ask_to_end();
+    assert!(operator.wait().await.success(), "{}", operator.said());
+    site.wires.aim(None);
+    *operator = site.operator(&[]).await;
+    let start = Instant::now();
+    // Every pass reads etcd once.
+    while Tally::of(site).count(&["etcd txns"]) < fleet.count {
+        assert!(Instant::now() - start < Duration::from_mins(10), "the first passes: {}", Tally::of(site));
+        sleep(Duration::from_millis(500)).await;
+    }
+    let took = Instant::now() - start;
+    sleep(Duration::from_secs(5)).await;
+    let tally = Tally::of(site);
+    let (rest, peak) = held(operator.pid());
+    println!(
+        "a new process: all looked at after {took:.1?}, {tally}; before: {before}; now: {rest} MiB, peak {peak} MiB"
+    );
+    assert_eq!(tally.work(), Vec::<&str>::new(), "nothing has changed");
+    fleet.is_everywhere().await;
+}
