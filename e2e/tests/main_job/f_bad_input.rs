@@ -25,6 +25,7 @@ async fn f_the_api_server_refuses_with_a_clear_message() -> Result<()> {
         ("outbound: { circuitBraker: {} }", "unknown field"),
         ("consul: { serviceName: 'a b' }", "should match"),
         ("consul: { meta: { fusebox-owner: me } }", "does not begin with fusebox-"),
+        ("consul: { tags: [v1, t], goMicro: true }", "with goMicro no tag may be exactly t or e"),
         ("gateway: { routes: [{ host: 'a`) || Host(`b' }] }", "should match"),
         ("gateway: { routes: [] }", "should have at least 1 items"),
         ("gateway: { routes: [{ host: a.b }], tls: { secretName: s } }", "tls needs entryPoints.tls"),

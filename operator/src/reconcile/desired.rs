@@ -2,6 +2,7 @@
 //!
 //! A resource that is not accepted writes nothing new: see [`withheld`].
 
+mod go_micro;
 mod vanished;
 mod withheld;
 
@@ -108,7 +109,11 @@ fn catalog(cluster: &str, seen: &Snapshot) -> Plane<Vec<Entry>> {
         Ok((service, port)) => {
             let consul = seen.resource.spec.consul.clone().unwrap_or_default();
             let meta = consul.meta.into_iter().map(|(key, value)| (key, value.0)).collect();
-            let like = Like { name, service: &service.name, port: &port.name, tags: &consul.tags, meta };
+            let mut tags = consul.tags;
+            if consul.go_micro == Some(true) {
+                tags.splice(..0, go_micro::tags(&meta, seen.resource.spec.inbound.as_ref()));
+            }
+            let like = Like { name, service: &service.name, port: &port.name, tags: &tags, meta };
             Plane::set(seen.endpoints.iter().filter_map(|e| like.entry(cluster, seen, e)).collect())
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fusebox_policy::merge;
-use fusebox_policy::v1alpha1::{GatewaySpec, ResilientServiceSpec, TlsSpec};
+use fusebox_policy::v1alpha1::{ConsulSpec, GatewaySpec, ResilientServiceSpec, TlsSpec};
 use fusebox_policy::wire::{MAX_POLICY_BYTES, PolicyDocument};
 
 use super::conditions::reasons;
@@ -84,6 +84,7 @@ fn content(seen: &Snapshot, spec: &ResilientServiceSpec) -> (Option<Valid>, Vec<
         wrong.push(format!("the merged policy has more than {MAX_POLICY_BYTES} bytes"));
     }
     spec.gateway.iter().for_each(|gateway| routes(gateway, &mut wrong));
+    spec.consul.iter().for_each(|consul| tags(consul, &mut wrong));
     let document = spec.config.as_ref().and_then(|config| config.document.as_ref());
     let config = document.map(ToString::to_string);
     if document.is_some_and(|document| !document.is_object()) {
@@ -100,6 +101,16 @@ fn content(seen: &Snapshot, spec: &ResilientServiceSpec) -> (Option<Valid>, Vec<
         raw.insert(key.clone(), value.0.clone());
     }
     (policy.map(|policy| Valid { policy, config, raw }), wrong)
+}
+
+/// The schema says it too; a client of go-micro that reads such a tag ends.
+fn tags(consul: &ConsulSpec, wrong: &mut Vec<String>) {
+    let deadly = |tag: &&String| matches!(tag.as_str(), "t" | "e");
+    if let (Some(true), Some(tag)) = (consul.go_micro, consul.tags.iter().find(deadly)) {
+        wrong.push(format!(
+            "consul.tags: with goMicro no tag may be exactly {tag}, as go-micro's clients end on it: choose a longer one"
+        ));
+    }
 }
 
 fn routes(gateway: &GatewaySpec, wrong: &mut Vec<String>) {

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 /// Registration in Consul's catalog.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(validation = (
+    "!has(self.goMicro) || !self.goMicro || !has(self.tags) || !self.tags.exists(tag, tag == 't' || tag == 'e')",
+    "with goMicro no tag may be exactly t or e: go-micro's clients end on it; choose a longer one"
+))]
 #[serde(rename_all = "camelCase")]
 pub struct ConsulSpec {
     /// The name to be found by. Default: the Service's name. A name with dots, like `user.service`, cannot be
@@ -31,6 +35,11 @@ pub struct ConsulSpec {
         "a key has letters, digits, - and _ only, at most 128, and does not begin with fusebox- or consul-"
     ))]
     pub meta: BTreeMap<String, MetaValue>,
+    /// Register every instance so that clients of go-micro v1 find what a go-micro server would tell them, in tags
+    /// that come before `tags`: the version (`meta.version`, else `latest`), all of `meta` as the node's metadata
+    /// beside `server`, `transport` and `registry`, and as endpoints the gRPC methods that `inbound.methods` names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub go_micro: Option<bool>,
 }
 
 /// A value in Consul's metadata; Consul allows 512 bytes.

@@ -75,6 +75,7 @@ const VALUES: &[(&str, &[&str])] = &[
     (".consul.serviceName", &["people.service", "Other"]),
     (".consul.tags[]", &["[v2]", "[v1, canary]", "[]"]),
     (".consul.meta{}", &["{ team: other }", "{ team: shop, tier: gold }", "{}"]),
+    (".consul.goMicro", &["true"]),
     (".gateway.entryPoints.plain", &["public"]),
     (".gateway.entryPoints.tls", &["public-tls"]),
     (".gateway.routes[].host", &["www.example.com"]),

@@ -7,6 +7,7 @@ mod deposed;
 mod edits;
 mod fields;
 mod fleet;
+mod go_micro;
 mod handover;
 mod orphans;
 mod outages;
