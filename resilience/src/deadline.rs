@@ -56,12 +56,18 @@ pub fn remaining() -> Option<Duration> {
 ///
 /// With tonic: `fusebox::deadline::set_grpc_timeout(request.metadata_mut().as_mut())`.
 pub fn set_grpc_timeout(headers: &mut HeaderMap) {
-    let Some(remaining) = remaining() else { return };
-    if grpc_timeout(headers).is_some_and(|there| there <= remaining) {
+    if let Some(remaining) = remaining() {
+        shorten_grpc_timeout(headers, remaining);
+    }
+}
+
+/// Writes `timeout` as `grpc-timeout`, unless an earlier one is there.
+pub(crate) fn shorten_grpc_timeout(headers: &mut HeaderMap, timeout: Duration) {
+    if grpc_timeout(headers).is_some_and(|there| there <= timeout) {
         return;
     }
     // At most eight digits. A value of zero is no valid timeout, so the last is one microsecond.
-    let micros = remaining.as_nanos().div_ceil(1000).max(1);
+    let micros = timeout.as_nanos().div_ceil(1000).max(1);
     let text = match micros {
         ..100_000_000 => format!("{micros}u"),
         100_000_000..=99_999_999_000 => format!("{}m", micros.div_ceil(1000)),

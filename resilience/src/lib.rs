@@ -60,6 +60,7 @@
 //! - `tonic`: `tonic::Status` as an error of commands and as their answer.
 //! - `descriptors`: messages that a policy answers gRPC methods with
 //!   ([`Fusebox::register_descriptors`]).
+//! - `go-micro`: callers that are go-micro's gRPC client (`go_micro`).
 //!
 //! Metrics need none: [`Fusebox::registry_text`] for Prometheus, [`Fusebox::hystrix_stream`] for the
 //! Hystrix dashboard.
@@ -79,6 +80,8 @@ mod feed;
 mod flight;
 mod fuse;
 mod fusebox;
+#[cfg(feature = "go-micro")]
+pub mod go_micro;
 mod hystrix;
 mod latency;
 mod layer;

@@ -13,4 +13,6 @@ pub use body::HttpBody;
 pub use future::HttpFuture;
 pub use service::{HttpLayer, HttpService};
 
+#[cfg(feature = "go-micro")]
+pub(crate) use protocol::Protocol;
 pub(crate) use service::Side;
