@@ -9,7 +9,7 @@ mod budget;
 mod claims;
 mod cli;
 mod config;
-mod consul;
+pub mod consul;
 mod deadman;
 mod drift;
 mod epoch;

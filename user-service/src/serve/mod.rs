@@ -14,6 +14,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use fusebox::Fusebox;
+use fusebox::go_micro::GoMicroLayer;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -94,7 +95,9 @@ async fn router(users: Users, fusebox: &Fusebox, life: &Life, instance: &str) ->
         .route_service(&path(&health), health)
         .route_service(&path(&reflection), reflection)
         .fallback(unknown);
-    listen::name_instance(router, instance)
+    // Around all of it, as it changes the path by which a router chooses.
+    let go_micro = GoMicroLayer::new([UserServiceServer::<Users>::NAME]);
+    listen::name_instance(Router::new().fallback_service(router).layer(go_micro), instance)
 }
 
 fn path<S: NamedService>(_: &S) -> String {
