@@ -38,7 +38,7 @@ fn policy(default: Option<u64>, method: Option<u64>) -> Policy {
 /// A server whose one method never ends.
 fn endless(policy: Policy) -> Router {
     let served = Router::new()
-        .route("/user.v1.UserService/GetUser", any(async || sleep(Duration::from_secs(3600)).await))
+        .route("/user.v1.UserService/GetUser", any(async || sleep(Duration::from_hours(1)).await))
         .layer(Fusebox::fixed(policy).server_layer());
     Router::new().fallback_service(served).layer(GoMicroLayer::new(["user.v1.UserService"]))
 }
@@ -110,9 +110,9 @@ async fn broken_off(Extension(message): Extension<&'static str>) -> impl IntoRes
 
 #[tokio::test]
 async fn a_status_in_the_trailers_is_explained_too() {
-    let served = Router::new().fallback(any(broken_off)).layer(Extension("the%20index%20is%20gone"));
-    let served = served.layer(Fusebox::fixed(policy(None, None)).server_layer());
-    let server = Router::new().fallback_service(served).layer(GoMicroLayer::new(["user.v1.UserService"]));
+    let policed = Router::new().fallback(any(broken_off)).layer(Extension("the%20index%20is%20gone"));
+    let policed = policed.layer(Fusebox::fixed(policy(None, None)).server_layer());
+    let server = Router::new().fallback_service(policed).layer(GoMicroLayer::new(["user.v1.UserService"]));
     let body = async |request: http::request::Builder| {
         let request = request.body(Body::empty()).unwrap();
         server.clone().oneshot(request).await.unwrap().into_body().collect().await.unwrap()

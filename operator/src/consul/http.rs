@@ -88,6 +88,7 @@ impl Http {
     }
 
     /// Tells whoever is refused what the token of this cluster's operator needs.
+    #[must_use]
     pub fn of_cluster(self, cluster: &str) -> Self {
         let needs = format!(
             "the token in use needs write for node_prefix \"fusebox-{cluster}-\", session_prefix \

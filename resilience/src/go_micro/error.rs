@@ -81,7 +81,7 @@ mod tests {
         let pairs = headers
             .iter()
             .map(|(key, value)| (HeaderName::from_static(key), HeaderValue::from_str(value).unwrap()));
-        let mut headers = HeaderMap::from_iter(pairs);
+        let mut headers: HeaderMap = pairs.collect();
         Caller::of("user.service").explain(&mut headers);
         headers
     }

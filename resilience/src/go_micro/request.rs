@@ -44,10 +44,10 @@ pub(super) fn translate<B>(services: &Services, request: &mut Request<B>) -> Opt
     if let Some(timeout) = timeout(headers) {
         deadline::shorten_grpc_timeout(request.headers_mut(), timeout);
     }
-    let (called, method) = request.uri().path().strip_prefix('/')?.split_once('/')?;
+    let (asked, method) = request.uri().path().strip_prefix('/')?.split_once('/')?;
     // As go-micro's own server: what is before the type is the name of the service.
-    let caller = Caller::of(called.rsplit_once('.').map_or(called, |(service, _)| service));
-    if let Some(full) = services.find(called).filter(|full| *full != called)
+    let caller = Caller::of(asked.rsplit_once('.').map_or(asked, |(service, _)| service));
+    if let Some(full) = services.find(asked).filter(|full| *full != asked)
         && let Some(uri) = with_path(request.uri(), &format!("/{full}/{method}"))
     {
         *request.uri_mut() = uri;

@@ -73,8 +73,8 @@ async fn the_registry_reads_what_a_go_micro_server_would_tell() {
         client.ask("call Ada 60000 version=1.4 label=team:shop endpoint=UserService.GetUser").await;
     assert_eq!(filtered["msg"], "Hello, Ada", "{filtered}");
     for other in ["version=2", "label=team:other", "endpoint=UserService.List"] {
-        let none = client.ask(&format!("call Ada 60000 {other}")).await;
-        assert_eq!((&none["attempts"], &none["error"]["code"]), (&json!(0), &json!(500)), "{other}: {none}");
+        let told = client.ask(&format!("call Ada 60000 {other}")).await;
+        assert_eq!((&told["attempts"], &told["error"]["code"]), (&json!(0), &json!(500)), "{other}: {told}");
     }
     assert_eq!(operator.register(USER, at, true).await, [], "what Consul gives back is what was meant");
 }

@@ -97,7 +97,8 @@ mod tests {
         let (kind, hex) = tag.split_once('-').unwrap();
         let bytes: Vec<u8> =
             (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
-        let (length, text) = (usize::from(bytes[3]) | usize::from(bytes[4]) << 8, &bytes[7..bytes.len() - 4]);
+        let (length, text) =
+            (usize::from(u16::from_le_bytes([bytes[3], bytes[4]])), &bytes[7..bytes.len() - 4]);
         assert_eq!(text.len(), length, "one block");
         (kind.parse().unwrap(), String::from_utf8(text.to_vec()).unwrap())
     }
