@@ -34,6 +34,25 @@ const DENIED: &str = "etcdserver: permission denied";
 const REFUSED: &str = "etcd refuses a key to the operator's user: its role lacks a right of docs/etcd.md, or a \
                        prefix was taken out of allowedKeyPrefixes while a resource still holds keys under it";
 
+/// What etcd says to every write since it was full, until somebody disarms its alarm, and what is to be done about it.
+const FULL: &str = "etcdserver: mvcc: database space exceeded";
+const MAKE_ROOM: &str = "etcd is out of space: it takes no writes, and what it holds stays in force. Make room by \
+                         `etcdctl compact --physical <revision>` and `etcdctl defrag`, or start it with a larger \
+                         --quota-backend-bytes; then `etcdctl alarm disarm`";
+
+/// What a failure of etcd's says to a person.
+fn told(error: &etcd_client::Error) -> String {
+    match error {
+        etcd_client::Error::GRpcStatus(status) => match status.message() {
+            DENIED => REFUSED.to_owned(),
+            FULL => MAKE_ROOM.to_owned(),
+            // Its own text is for whoever debugs the client.
+            message => format!("{}: {message}", status.code()),
+        },
+        error => error.to_string(),
+    }
+}
+
 /// The adapter.
 pub struct Etcd {
     config: EtcdConfig,
@@ -73,14 +92,7 @@ impl Etcd {
                     None => held.insert(connect(&self.config).await.map_err(|error| failed(&error))?).clone(),
                 };
                 drop(held);
-                let done = client.txn(txn).await.map_err(|error| match &error {
-                    etcd_client::Error::GRpcStatus(status) if status.message() == DENIED => failed(&REFUSED),
-                    // Its own text is for whoever debugs the client.
-                    etcd_client::Error::GRpcStatus(status) => {
-                        failed(&format!("{}: {}", status.code(), status.message()))
-                    }
-                    _ => failed(&error),
-                })?;
+                let done = client.txn(txn).await.map_err(|error| failed(&told(&error)))?;
                 Ok((done.succeeded(), done.op_responses()))
             }))
             .await;
