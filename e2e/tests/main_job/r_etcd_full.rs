@@ -34,7 +34,8 @@ async fn mended(world: &World) -> Result<()> {
     client.compact(revision, Some(CompactionOptions::new().with_physical())).await?;
     client.defragment().await?;
     for alarm in client.alarm(AlarmAction::Get, AlarmType::None, None).await?.alarms() {
-        let member = AlarmOptions::new().with_member(alarm.member_id());
+        let mut member = AlarmOptions::new();
+        member.with_member(alarm.member_id());
         client.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(member)).await?;
     }
     Ok(())

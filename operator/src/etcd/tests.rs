@@ -118,7 +118,8 @@ async fn a_full_etcd_is_read_and_the_refusal_of_a_write_says_what_to_do() {
     assert_eq!(etcd.transact(fence, &mine, &put("1")).await, Ok(()));
     let member = client.status().await.unwrap().header().unwrap().member_id();
     let alarm = async |client: &mut Client, action| {
-        let of = etcd_client::AlarmOptions::new().with_member(member);
+        let mut of = etcd_client::AlarmOptions::new();
+        of.with_member(member);
         client.alarm(action, etcd_client::AlarmType::Nospace, Some(of)).await.unwrap();
     };
     alarm(&mut client, etcd_client::AlarmAction::Activate).await;
