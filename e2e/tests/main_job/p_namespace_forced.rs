@@ -193,7 +193,10 @@ async fn p_what_outlives_its_namespace_is_cleared_and_goes_when_it_can() -> Resu
         forced(&world).await
     };
     leaves_nothing(&world, away).await?;
-    ensure!(resources(&world).get_opt(NAME).await?.is_some(), "without its namespace nobody can take a finalizer off");
+    ensure!(
+        resources(&world).get_opt(NAME).await?.is_some(),
+        "without its namespace nobody can take a finalizer off"
+    );
     // Whoever needs it gone makes the namespace again.
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
     world.run("kubectl", &["apply", "-f", "-"], Some(&namespace.to_string())).await?;
