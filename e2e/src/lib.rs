@@ -4,11 +4,13 @@
 //! before (`cargo xtask test` does it); a test that finds none of it fails and says so.
 
 pub mod consul;
+pub mod declared;
 pub mod etcd;
 pub mod eventually;
 pub mod gateway;
 pub mod node;
 pub mod odd;
+pub mod operator;
 pub mod resource;
 pub mod shop;
 pub mod world;
@@ -20,3 +22,12 @@ pub mod user {
 
 pub use eventually::eventually;
 pub use world::World;
+
+/// Whether the slowest tests run too; one that does not says so.
+pub fn long(what: &str) -> bool {
+    let long = std::env::var_os("FUSEBOX_LONG").is_some_and(|long| long == "1");
+    if !long {
+        eprintln!("not run: {what}, FUSEBOX_LONG=1 runs it");
+    }
+    long
+}

@@ -13,6 +13,12 @@ const DENIED: &str = "etcdserver: permission denied";
 const REFUSED: &str = "etcd refuses a key to the operator's user: its role lacks a right of docs/etcd.md, or a \
                        prefix was taken out of allowedKeyPrefixes while a resource still holds keys under it";
 
+/// What etcd says to every write since it was full, until somebody disarms its alarm, and what is to be done about it.
+const FULL: &str = "etcdserver: mvcc: database space exceeded";
+const MAKE_ROOM: &str = "etcd is out of space: it takes no writes, and what it holds stays in force. Make room by \
+                         `etcdctl compact --physical <revision>` and `etcdctl defrag`, or start it with a larger \
+                         --quota-backend-bytes; then `etcdctl alarm disarm`";
+
 /// Why there is no result.
 #[derive(Debug)]
 pub struct Failure {
@@ -78,11 +84,11 @@ impl Link {
 
     fn failure(&self, error: &etcd_client::Error) -> Failure {
         let etcd_client::Error::GRpcStatus(status) = error else { return self.failed(error).into() };
-        let told = if status.message() == DENIED {
-            self.failed(&REFUSED)
-        } else {
+        let told = match status.message() {
+            DENIED => self.failed(&REFUSED),
+            FULL => self.failed(&MAKE_ROOM),
             // Its own text is for whoever debugs the client.
-            self.failed(&format!("{}: {}", status.code(), status.message()))
+            message => self.failed(&format!("{}: {message}", status.code())),
         };
         // The numbers of gRPC for an argument that is not taken, and for a right that is missing.
         Failure { told, refused: [3, 7].contains(&i32::from(status.code())) }

@@ -80,6 +80,34 @@ async fn all_that_etcd_holds_is_read_page_by_page() {
 }
 
 #[tokio::test]
+async fn a_full_etcd_is_read_and_the_refusal_of_a_write_says_what_to_do() {
+    let server = server::Etcd::start().await;
+    let (mut client, etcd, keys) = (server.client().await, adapter(&server), Keys::new(CLUSTER));
+    let (fence, user) = (fence(&etcd).await, Ident::new("shop", "user"));
+    let mine = Claim { cluster: CLUSTER.into(), uid: "u".into() };
+    let put = |value: &str| [StoreOp::Put(keys.policy(&user), value.to_owned())];
+    assert_eq!(etcd.transact(fence, &mine, &put("1")).await, Ok(()));
+    let member = client.status().await.unwrap().header().unwrap().member_id();
+    let alarm = async |client: &mut Client, action| {
+        let mut of = etcd_client::AlarmOptions::new();
+        of.with_member(member);
+        client.alarm(action, etcd_client::AlarmType::Nospace, Some(of)).await.unwrap();
+    };
+    alarm(&mut client, etcd_client::AlarmAction::Activate).await;
+    let refused = etcd.transact(fence, &mine, &put("2")).await.unwrap_err().to_string();
+    for word in ["out of space", "etcdctl compact", "etcdctl defrag", "etcdctl alarm disarm"] {
+        assert!(refused.contains(word), "{refused}");
+    }
+    assert!(!refused.contains("etcdserver"), "{refused}");
+    let read = etcd.read(&user, Vec::new()).await.unwrap();
+    assert_eq!(read.policy.as_deref(), Some("1"), "what it holds is read");
+    let delete = [StoreOp::Delete(keys.policy(&user))];
+    assert_eq!(etcd.transact(fence, &mine, &delete).await, Ok(()), "and may go");
+    alarm(&mut client, etcd_client::AlarmAction::Deactivate).await;
+    assert_eq!(etcd.transact(fence, &mine, &put("2")).await, Ok(()));
+}
+
+#[tokio::test]
 async fn what_others_change_is_told_and_what_we_write_is_not() {
     let server = server::Etcd::start().await;
     let (mut client, etcd, keys) = (server.client().await, adapter(&server), Keys::new(CLUSTER));
