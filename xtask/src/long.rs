@@ -12,7 +12,7 @@ use crate::check;
 use crate::steps::Steps;
 
 /// Set to 1, proofs take their time.
-const LONG: &str = "FUSEBOX_LONG";
+pub const LONG: &str = "FUSEBOX_LONG";
 /// For how many seconds those take it that have no end.
 const SECONDS: &str = "FUSEBOX_SECONDS";
 /// A hundred times proptest's default.

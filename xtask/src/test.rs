@@ -78,7 +78,7 @@ fn on_cluster(cluster: &Cluster, steps: &mut Steps) -> Result<()> {
         let test = ["test", "--workspace", "--test", "main_job", "--", "--test-threads=1"];
         cargo(&cluster.places().checkout, &test)
     })?;
-    if std::env::var_os(LONG).is_none_or(|long| long != "1") {
+    if std::env::var_os(long::LONG).is_none_or(|set| set != "1") {
         steps.not_run("a worker node paused, Consul's leader lost", "FUSEBOX_LONG=1 runs them");
     }
     Ok(())

@@ -88,7 +88,7 @@ async fn a_full_etcd_is_read_and_the_refusal_of_a_write_says_what_to_do() {
     let put = |value: &str| [StoreOp::Put(keys.policy(&user), value.to_owned())];
     assert_eq!(etcd.transact(fence, &mine, &put("1")).await, Ok(()));
     let member = client.status().await.unwrap().header().unwrap().member_id();
-    let alarm = async |client: &mut Client, action| {
+    let alarm = async |client: &mut etcd_client::Client, action| {
         let mut of = etcd_client::AlarmOptions::new();
         of.with_member(member);
         client.alarm(action, etcd_client::AlarmType::Nospace, Some(of)).await.unwrap();

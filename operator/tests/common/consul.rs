@@ -80,6 +80,14 @@ impl Consul {
             && matches!(self.try_ask("GET", "/v1/catalog/services", "").await, Some((200 | 403, _)))
     }
 
+    /// Stops the process without closing anything: it is silent, and the kernel still accepts for it.
+    pub fn freeze(&self, frozen: bool) {
+        let pid = self.child.as_ref().unwrap().id().unwrap().to_string();
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        let status = std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(status.success());
+    }
+
     /// Ends it, by its pid; the data stays.
     pub async fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
