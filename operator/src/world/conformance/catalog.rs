@@ -37,6 +37,7 @@ enum Step {
 }
 
 /// Whom a script is played to.
+#[allow(clippy::large_enum_variant, reason = "there are two of them")]
 enum Side {
     Memory(CatalogWorld),
     Real(server::Consul, Consul),

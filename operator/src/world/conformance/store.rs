@@ -113,7 +113,7 @@ impl Player {
             theirs => {
                 match &mut self.side {
                     Side::Memory(world) => in_memory(world, theirs),
-                    Side::Real(server, _) => on_server(server, theirs).await,
+                    Side::Real(server, _) => Box::pin(on_server(server, theirs)).await,
                 }
                 if matches!(theirs, Step::Wipe) {
                     self.places.wiped();

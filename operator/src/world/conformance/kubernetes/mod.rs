@@ -39,6 +39,7 @@ struct Real {
     lease: KubeLease,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there are two of them")]
 enum Side {
     Memory(Memory),
     Real(Real),
@@ -142,8 +143,11 @@ impl Player {
 
     async fn play(&mut self, step: &Step) -> String {
         let shown = match step {
-            Step::Standing(at) | Step::Finalizer(at, _) | Step::Status(at, _) => Some(*at),
-            Step::Apply(at, ..) | Step::Unroute(at, _) => Some(*at),
+            Step::Standing(at)
+            | Step::Finalizer(at, _)
+            | Step::Status(at, _)
+            | Step::Apply(at, ..)
+            | Step::Unroute(at, _) => Some(*at),
             _ => None,
         };
         if let Some(at) = shown {

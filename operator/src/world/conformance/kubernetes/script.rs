@@ -34,6 +34,7 @@ pub enum Step {
 }
 
 /// What the operator relies on, one after the other.
+#[allow(clippy::too_many_lines, reason = "a list")]
 fn told_in_order() -> Vec<Step> {
     use Step::{
         Apply, Create, Delete, DeleteLease, DeleteRoute, Edit, Finalizer, Fresh, Guard, Hold, Label, Lease,
