@@ -207,7 +207,7 @@ async fn the_commands_of_the_page_make_the_same() {
     let etcd = etcd().await;
     let page = include_str!("../../docs/etcd.md");
     let blocks: String = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    let tools = server::program().parent().unwrap().display().to_string();
+    let tools = fusebox_cluster::tools::find("etcd").unwrap().parent().unwrap().display().to_string();
     let path = format!("{tools}:{}", std::env::var("PATH").unwrap_or_default());
     let mut shell = Command::new("sh");
     shell.args(["-ec", &blocks]).current_dir(etcd.folder());

@@ -153,7 +153,7 @@ impl Cluster {
         match Road::choose(&self.places, self.progress)? {
             Road::Packages => packages::prepare(&self.places, self.progress)?,
             Road::Stock => {
-                for tool in [tools::KIND, tools::KUBECTL] {
+                for tool in [tools::KIND, tools::KUBECTL, tools::APISERVER] {
                     tool.ensure(&self.places, self.progress, Target::Host)?;
                 }
             }

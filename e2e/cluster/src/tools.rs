@@ -37,6 +37,9 @@ pub const KUBERNETES: Tool = Tool {
 };
 /// `kubectl` alone, for the road that has a stock node image.
 pub const KUBECTL: Tool = Tool { programs: &[("kubectl", "k8s.io/kubernetes/cmd/kubectl")], ..KUBERNETES };
+/// The API server alone, for tests that run it without a cluster.
+pub const APISERVER: Tool =
+    Tool { programs: &[("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")], ..KUBERNETES };
 /// kind.
 pub const KIND: Tool =
     Tool { name: "kind", module: "sigs.k8s.io/kind", programs: &[("kind", "sigs.k8s.io/kind")] };
@@ -270,7 +273,8 @@ mod tests {
     #[test]
     fn every_tool_has_a_pinned_version() -> Result<()> {
         let places = Places::find()?;
-        for tool in [KUBERNETES, KUBECTL, KIND, ETCD, ETCDCTL, COREDNS, HELM, CONSUL, TRAEFIK_CRDS] {
+        for tool in [KUBERNETES, KUBECTL, APISERVER, KIND, ETCD, ETCDCTL, COREDNS, HELM, CONSUL, TRAEFIK_CRDS]
+        {
             assert!(tool.version(&places)?.starts_with('v'), "{}", tool.name);
         }
         Ok(())

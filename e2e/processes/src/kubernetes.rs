@@ -50,11 +50,9 @@ impl ApiServer {
         let CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
         let authority = cert.pem();
-        let tokens: String = [&[ADMIN], users]
-            .concat()
-            .iter()
-            .map(|User { name, token, groups }| format!("{token},{name},{name},\"{groups}\"\n"))
-            .collect();
+        let known = [&[ADMIN], users].concat().into_iter();
+        let known = known.map(|User { name, token, groups }| format!("{token},{name},{name},\"{groups}\""));
+        let tokens = known.collect::<Vec<_>>().join("\n");
         let accounts = KeyPair::generate().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
         for (name, text) in [

@@ -12,6 +12,7 @@
 //! - What is in the way of a server fails the test, by a panic.
 #![allow(
     clippy::expect_used,
+    clippy::missing_panics_doc,
     clippy::panic,
     clippy::unwrap_used,
     reason = "a test's tool: what is in its way fails the test"

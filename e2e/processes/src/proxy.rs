@@ -92,9 +92,8 @@ async fn forward(State(ahead): State<Ahead>, request: Request) -> Response {
     head.version = if server == Server::Etcd { Version::HTTP_2 } else { Version::HTTP_11 };
     head.headers.remove(header::HOST);
     head.headers.remove(header::CONNECTION);
-    let answer = match client.request(Request::from_parts(head, body)).await {
-        Ok(answer) => answer,
-        Err(_) => return StatusCode::BAD_GATEWAY.into_response(),
+    let Ok(answer) = client.request(Request::from_parts(head, body)).await else {
+        return StatusCode::BAD_GATEWAY.into_response();
     };
     let (mut head, body) = answer.into_parts();
     if let Some((Side::After, at)) = shot {

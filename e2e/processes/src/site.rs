@@ -23,7 +23,7 @@ use crate::wires::{Server, Wires};
 pub const NAMESPACE: &str = "fusebox";
 /// The release's name.
 pub const RELEASE: &str = "operator";
-/// What the chart makes of it: the ServiceAccount's name and the Lease's.
+/// What the chart makes of it: the `ServiceAccount`'s name and the Lease's.
 const FULL_NAME: &str = "operator-fusebox";
 const TOKEN: &str = "operator";
 

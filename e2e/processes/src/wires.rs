@@ -118,7 +118,7 @@ impl Wires {
             state.shot = Some(at);
             signal("-KILL", state.pid.expect("whom to kill"));
         });
-        pending().await
+        pending::<()>().await;
     }
 
     /// Returns unless the operator was killed: then what it sent goes nowhere.

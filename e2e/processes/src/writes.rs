@@ -81,7 +81,7 @@ pub fn write(server: Server, method: &Method, path: &str, body: &[u8]) -> Option
 fn kind(path: &str) -> String {
     let mut segments = path.trim_matches('/').split('/');
     // /api/v1/… or /apis/<group>/<version>/…
-    let skipped = if segments.next() == Some("api") { 0 } else { 1 };
+    let skipped = usize::from(segments.next() != Some("api"));
     let rest: Vec<&str> = segments.skip(skipped + 1).collect();
     let rest = match rest.as_slice() {
         ["namespaces", _, rest @ ..] if !rest.is_empty() => rest,

@@ -103,7 +103,7 @@ async fn kubernetes(site: &Site, namespace: &str) -> Value {
 fn strip(value: &mut Value, fields: &[&str]) {
     match value {
         Value::Object(object) => {
-            object.retain(|name, value| !(fields.contains(&name.as_str()) && !value.is_object()));
+            object.retain(|name, value| !fields.contains(&name.as_str()) || value.is_object());
             object.values_mut().for_each(|value| strip(value, fields));
         }
         Value::Array(all) => all.iter_mut().for_each(|value| strip(value, fields)),
