@@ -42,6 +42,7 @@ enum Op {
     DeleteAt(String, usize),
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Side {
     Memory(StoreWorld),
     Real(server::Etcd, Etcd),
@@ -113,7 +114,7 @@ impl Player {
             theirs => {
                 match &mut self.side {
                     Side::Memory(world) => in_memory(world, theirs),
-                    Side::Real(server, _) => on_server(server, theirs).await,
+                    Side::Real(server, _) => Box::pin(on_server(server, theirs)).await,
                 }
                 if matches!(theirs, Step::Wipe) {
                     self.places.wiped();

@@ -94,10 +94,10 @@ pub async fn on_server(server: &ApiServer, namespace: &str, step: &Step, edits: 
             let_be(all.create(&PostParams::default(), &ResilientService::new(name, service(0))).await);
         }
         Step::Edit(name) => {
-            merge(name, json!({ "spec": { "service": { "name": format!("s{edits}") } } })).await
+            merge(name, json!({ "spec": { "service": { "name": format!("s{edits}") } } })).await;
         }
         Step::Label(name) => {
-            merge(name, json!({ "metadata": { "labels": { "team": edits.to_string() } } })).await
+            merge(name, json!({ "metadata": { "labels": { "team": edits.to_string() } } })).await;
         }
         Step::Guard(name) => {
             let Some(there) = all.get_opt(name).await.unwrap() else { return };
