@@ -180,11 +180,7 @@ mod tests {
 
         /// Those whose last wake no pass followed, and those whose next pass never came.
         fn lost(&self) -> (usize, usize) {
-            // At 0 nobody has woken it yet.
-            let late = |seen: &&Seen| {
-                let woken = seen.woken.load(SeqCst);
-                woken > 0 && seen.began.load(SeqCst) <= woken
-            };
+            let late = |seen: &&Seen| seen.began.load(SeqCst) < seen.woken.load(SeqCst);
             let forgotten = |seen: &&Seen| seen.again.load(SeqCst);
             (self.objects.iter().filter(late).count(), self.objects.iter().filter(forgotten).count())
         }

@@ -2,6 +2,7 @@
 //! bookmarks. In the process, so that a test's clock may be paused.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -16,7 +17,6 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 /// A kind, as its path names it, and an object's namespace and name.
 type Key = (String, String, String);
-type Line = Result<String, std::convert::Infallible>;
 
 /// The server.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ struct Watcher {
     kind: String,
     /// Do they take bookmarks?
     bookmarks: bool,
-    to: mpsc::UnboundedSender<Line>,
+    to: mpsc::UnboundedSender<String>,
 }
 
 #[derive(Debug, Default)]
@@ -209,7 +209,7 @@ impl ApiServer {
             let bookmarks = query.get("allowWatchBookmarks").is_some_and(|allow| allow == "true");
             kept.watchers.push(Watcher { kind: kind.to_owned(), bookmarks, to });
         });
-        Body::from_stream(UnboundedReceiverStream::new(lines).map(|line| line)).into_response()
+        Body::from_stream(UnboundedReceiverStream::new(lines).map(Ok::<_, Infallible>)).into_response()
     }
 }
 

@@ -62,13 +62,10 @@ impl RouteWorld {
     /// As server-side apply by force: what others own stays, unless we say something else.
     fn merged(&self, at: &Ident, mut spec: Value) -> Value {
         if let Some(theirs) = self.fields.try_lock().unwrap().get_mut(at) {
-            theirs.retain(|field, value| {
-                if let Some(ours) = spec.get(field) {
-                    return ours == value;
-                }
-                spec[field] = value.clone();
-                true
-            });
+            theirs.retain(|field, value| spec.get(field).is_none_or(|ours| ours == value));
+            for (field, value) in theirs {
+                spec[field.as_str()] = value.clone();
+            }
         }
         spec
     }

@@ -37,7 +37,7 @@ enum Step {
 }
 
 /// Whom a script is played to.
-#[allow(clippy::large_enum_variant, reason = "there are two of them")]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Side {
     Memory(CatalogWorld),
     Real(server::Consul, Consul),

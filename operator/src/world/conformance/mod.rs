@@ -14,6 +14,16 @@ use recording::Recording;
 
 use crate::ports::Fence;
 
+/// What a read finds; a server that is slow is asked again.
+async fn answered<T, E: std::fmt::Debug>(mut ask: impl AsyncFnMut() -> Result<T, E>) -> T {
+    for _ in 0..20 {
+        if let Ok(answer) = ask().await {
+            return answer;
+        }
+    }
+    ask().await.unwrap()
+}
+
 /// Which place of the epoch key a step means.
 #[derive(Clone, Copy, Debug)]
 enum At {

@@ -42,6 +42,7 @@ enum Op {
     DeleteAt(String, usize),
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Side {
     Memory(StoreWorld),
     Real(server::Etcd, Etcd),

@@ -13,7 +13,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::reflector;
 use kube::{Api, ResourceExt};
 
-use super::Recording;
+use super::{Recording, answered};
 use crate::kubernetes::lease::KubeLease;
 use crate::kubernetes::traefik::Traefik;
 use crate::kubernetes::{Cluster, Stores};
@@ -39,7 +39,7 @@ struct Real {
     lease: KubeLease,
 }
 
-#[allow(clippy::large_enum_variant, reason = "there are two of them")]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Side {
     Memory(Memory),
     Real(Real),
@@ -164,7 +164,7 @@ impl Player {
                 told
             }
             Step::Fresh => {
-                let all = self.ports().0.fresh().await.unwrap();
+                let all = answered(async || self.ports().0.fresh().await).await;
                 let mine = all.into_iter().filter(|(of, _)| of.namespace == self.namespace);
                 let mine: Vec<_> = mine.collect();
                 mine.iter()
@@ -174,7 +174,7 @@ impl Player {
             }
             Step::Routes => {
                 let names = ROUTES.map(str::to_owned);
-                let found = self.ports().1.read(&self.namespace, &names).await.unwrap();
+                let found = answered(async || self.ports().1.read(&self.namespace, &names).await).await;
                 let told = found.into_iter().map(|(name, view)| {
                     let owner = view.owner.map(|owner| self.uid(&owner));
                     format!("{name} of {owner:?} {}", view.spec)
@@ -197,7 +197,7 @@ impl Player {
         let (cluster, routes) = self.ports();
         let owner = self.owner(shown);
         match step {
-            Step::Standing(_) => format!("{:?}", cluster.standing(shown).await.unwrap()),
+            Step::Standing(_) => format!("{:?}", answered(async || cluster.standing(shown).await).await),
             Step::Finalizer(_, present) => {
                 let done = cluster.set_finalizer(shown, *present).await;
                 done.map_or_else(|_| "unavailable".to_owned(), |done| format!("{done:?}"))
@@ -312,7 +312,7 @@ async fn kubernetes_answers_as_it_once_did() {
     let server = server().await;
     play_on(&server, KEPT).await.must_be_kept("kubernetes");
     let seeds =
-        if std::env::var_os("FUSEBOX_LONG").is_some_and(|long| long == "1") { 8..1000 } else { 8..60 };
+        if std::env::var_os("FUSEBOX_LONG").is_some_and(|long| long == "1") { 8..1000 } else { 8..32 };
     let answers = play_on(&server, seeds.clone()).await;
     play_in_memory(seeds.clone()).await.must_be(&answers, "the world");
     println!("Kubernetes: {} scripts of {} steps, one answer each", seeds.end - seeds.start, answers.steps());

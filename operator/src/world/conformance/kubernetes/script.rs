@@ -36,12 +36,12 @@ pub enum Step {
 /// What the operator relies on, one after the other.
 #[allow(clippy::too_many_lines, reason = "a list")]
 fn told_in_order() -> Vec<Step> {
-    use Step::{
-        Apply, Create, Delete, DeleteLease, DeleteRoute, Edit, Finalizer, Fresh, Guard, Hold, Label, Lease,
-        Routes, Show, Standing, Status, Strip, TheirField, TheirRoute, TouchLease, Unroute,
-    };
+    [of_resources(), of_routes(), of_the_lease()].concat()
+}
+
+fn of_resources() -> Vec<Step> {
+    use Step::{Create, Delete, Edit, Finalizer, Fresh, Guard, Label, Show, Standing, Status, Strip};
     let [user, two] = NAMES;
-    let [one, other] = ROUTES;
     vec![
         Fresh,
         Create(user),
@@ -94,7 +94,15 @@ fn told_in_order() -> Vec<Step> {
         Fresh,
         Delete(user),
         Standing(2),
-        // Routes are their owner's.
+    ]
+}
+
+/// They are their owner's, and what others write into them stays.
+fn of_routes() -> Vec<Step> {
+    use Step::{Apply, Create, DeleteRoute, Routes, Show, TheirField, TheirRoute, Unroute};
+    let [user, two] = NAMES;
+    let [one, other] = ROUTES;
+    vec![
         Create(user),
         Show(0, user),
         Show(1, two),
@@ -134,7 +142,13 @@ fn told_in_order() -> Vec<Step> {
         Unroute(0, one),
         Apply(0, one, 1),
         Routes,
-        // One writes the Lease, of those who read the same.
+    ]
+}
+
+/// One writes it, of those who read the same.
+fn of_the_lease() -> Vec<Step> {
+    use Step::{DeleteLease, Hold, Lease, TouchLease};
+    vec![
         Lease,
         Hold("a", None),
         Hold("b", None),
