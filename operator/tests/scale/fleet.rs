@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use etcd_client::GetOptions;
-use fusebox_processes::{Site, objects};
+use fusebox_processes::{Operator, Site, objects};
 use futures::{StreamExt, stream};
 use kube::api::ListParams;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 pub const CLUSTER: &str = "demo";
@@ -21,6 +22,7 @@ const POLICIES: &str = "/fusebox/v1/demo/policy/";
 pub struct Fleet<'a> {
     pub site: &'a Site,
     pub count: usize,
+    pub operator: Mutex<Operator>,
 }
 
 pub fn name(n: usize) -> String {
@@ -43,7 +45,7 @@ fn address(n: usize) -> String {
 }
 
 impl<'a> Fleet<'a> {
-    pub async fn create(site: &'a Site, count: usize) -> Self {
+    pub async fn create(site: &'a Site, operator: Operator, count: usize) -> Self {
         site.kubernetes.apply(&objects::namespace(NAMESPACE)).await;
         let all = stream::iter(0..count).map(|n| async move {
             site.kubernetes.apply(&objects::service(NAMESPACE, &name(n))).await;
@@ -51,7 +53,18 @@ impl<'a> Fleet<'a> {
             site.kubernetes.apply(&resource(n, 1000)).await;
         });
         all.buffer_unordered(AT_ONCE).collect::<()>().await;
-        Self { site, count }
+        Self { site, count, operator: Mutex::new(operator) }
+    }
+
+    /// As a kubelet would: one that ended, since a machine too slow for a Lease, begins anew.
+    pub async fn keep_alive(&self) {
+        let mut operator = self.operator.lock().await;
+        if let Some(status) = operator.ended() {
+            let said = operator.said();
+            assert!(said.contains("the Lease could not be renewed"), "{status}: {said}");
+            println!("the operator lost its Lease, as this machine is too slow, and begins anew");
+            *operator = self.site.operator(&[]).await;
+        }
     }
 
     /// Another timeout for the n-th.
@@ -84,6 +97,7 @@ impl<'a> Fleet<'a> {
     pub async fn until_converged(&self, what: &str) -> Duration {
         let start = Instant::now();
         loop {
+            self.keep_alive().await;
             let done = self.converged().await;
             let took = Instant::now() - start;
             if done == self.count {
@@ -103,6 +117,7 @@ impl<'a> Fleet<'a> {
         let (start, like) = (Instant::now(), objects::resource(NAMESPACE, &name(n), &Value::Null));
         let api = self.site.kubernetes.api(&like);
         loop {
+            self.keep_alive().await;
             let object = api.get(&name(n)).await.unwrap();
             let is_ready =
                 object.data["status"]["conditions"].as_array().into_iter().flatten().any(|condition| {

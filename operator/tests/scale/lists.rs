@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use fusebox_processes::Operator;
 use tokio::time::{Instant, sleep};
 
 use crate::fleet::Fleet;
 use crate::tally::{Tally, held, memory};
 
 /// Another process takes over: its first lists, and its first pass for each resource, write nothing.
-pub async fn restart(fleet: &Fleet<'_>, operator: &mut Operator) {
+pub async fn restart(fleet: &Fleet<'_>) {
     let site = fleet.site;
+    fleet.keep_alive().await;
+    let mut operator = fleet.operator.lock().await;
     let before = memory(operator.pid());
     operator.ask_to_end();
     assert!(operator.wait().await.success(), "{}", operator.said());
@@ -30,5 +31,7 @@ pub async fn restart(fleet: &Fleet<'_>, operator: &mut Operator) {
         "a new process: all looked at after {took:.1?}, {tally}; before: {before}; now: {rest} MiB, peak {peak} MiB"
     );
     assert_eq!(tally.work(), Vec::<&str>::new(), "nothing has changed");
+    assert!(operator.ended().is_none(), "{}", operator.said());
+    drop(operator);
     fleet.is_everywhere().await;
 }
