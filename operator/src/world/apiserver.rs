@@ -107,7 +107,7 @@ impl ApiServer {
             let object = json!({ "apiVersion": "v1", "kind": "Any", "metadata": metadata });
             let bookmark = json!({ "type": "BOOKMARK", "object": object });
             for watcher in kept.watchers.iter().filter(|of| of.kind == kind && of.bookmarks) {
-                let _ = watcher.to.send(Ok(line(&bookmark)));
+                let _ = watcher.to.send(line(&bookmark));
             }
         });
     }
@@ -200,11 +200,11 @@ impl ApiServer {
                 // As the real one: the answer begins well, and then tells.
                 let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                     "message": "too old resource version", "reason": "Expired", "code": 410 });
-                let _ = to.send(Ok(line(&json!({ "type": "ERROR", "object": status }))));
+                let _ = to.send(line(&json!({ "type": "ERROR", "object": status })));
                 return;
             }
             for (_, _, event) in kept.history.iter().filter(|(at, (of, ..), _)| *at > since && of == kind) {
-                let _ = to.send(Ok(line(event)));
+                let _ = to.send(line(event));
             }
             let bookmarks = query.get("allowWatchBookmarks").is_some_and(|allow| allow == "true");
             kept.watchers.push(Watcher { kind: kind.to_owned(), bookmarks, to });
@@ -224,7 +224,7 @@ impl Kept {
     }
 
     fn tell(&mut self, kind: &str, event: &Value) {
-        self.watchers.retain(|of| of.kind != kind || of.to.send(Ok(line(event))).is_ok());
+        self.watchers.retain(|of| of.kind != kind || of.to.send(line(event)).is_ok());
     }
 }
 
