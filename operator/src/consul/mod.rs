@@ -65,9 +65,11 @@ impl Consul {
         let path = |of: &str| format!("/v1/{of}/{}?consistent", http::encode(node));
         let services = path("catalog/node-services");
         let checks = path("health/node");
+        // Both to their end: after a silence one is let through to ask whether Consul is back. Ended because the other
+        // was not, it would never tell.
         let (services, checks) =
-            tokio::try_join!(self.http.get::<NodeServices>(&services), self.http.get::<Vec<Check>>(&checks))?;
-        let view = self.view(services, &states(checks.unwrap_or_default()));
+            tokio::join!(self.http.get::<NodeServices>(&services), self.http.get::<Vec<Check>>(&checks));
+        let view = self.view(services?, &states(checks?.unwrap_or_default()));
         self.exists(node, view.exists);
         Ok(view)
     }
