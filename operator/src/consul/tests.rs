@@ -305,3 +305,30 @@ async fn the_nodes_of_this_cluster_are_listed_by_their_mark() {
     let asked = "/v1/catalog/nodes?consistent&node-meta=fusebox-cluster:a%20b%2Fc";
     assert_eq!(fake.seen.lock().await[0].1, asked);
 }
+
+/// Its two requests go through one gate.
+#[tokio::test]
+async fn a_node_is_read_again_after_a_silence() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (_, config) = fake(&[]).await;
+    let silent = watch::Sender::new(true);
+    let is_silent = silent.subscribe();
+    let app = axum::Router::new().fallback(async move || {
+        if *is_silent.borrow() {
+            std::future::pending::<()>().await;
+        }
+        "null"
+    });
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let consul = consul(&ConsulConfig { address, ..config });
+    let both = tokio::join!(consul.node("n"), consul.node("n"));
+    assert!(both.0.is_err() && both.1.is_err());
+    silent.send_replace(false);
+    let again = async {
+        while consul.node("n").await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    assert!(tokio::time::timeout(std::time::Duration::from_mins(1), again).await.is_ok());
+}

@@ -121,6 +121,10 @@ impl LeaseWorld {
         if kept.lease.as_ref().map(|(_, at)| *at) != at {
             return Err(WriteError::Conflict);
         }
+        // As the API server: a write that changes nothing makes no new version.
+        if kept.lease.as_ref().is_some_and(|(there, _)| there == record) {
+            return Ok(());
+        }
         let before = kept.lease.as_ref().map(|(record, _)| record.holder.clone());
         if before.as_deref() != Some(&record.holder) && !record.holder.is_empty() {
             kept.tenures.push((record.holder.clone(), Instant::now()));

@@ -1,6 +1,6 @@
 //! Traefik's objects in Kubernetes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -22,35 +22,55 @@ pub struct RouteWorld {
     pub crds_missing: AtomicBool,
     /// The fields of a spec that others own, as they wrote them.
     fields: Mutex<BTreeMap<Ident, BTreeMap<String, Value>>>,
+    /// The fields that we own, or whoever made the object.
+    ours: Mutex<BTreeMap<Ident, BTreeSet<String>>>,
 }
 
 impl RouteWorld {
     /// An empty one.
     pub fn new(crash: &Arc<Crash>) -> Self {
-        let (objects, fields) = (Mutex::default(), Mutex::default());
-        Self { faults: Faults::of(crash), objects, crds_missing: AtomicBool::default(), fields }
+        let (objects, fields, ours) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { faults: Faults::of(crash), objects, crds_missing: AtomicBool::default(), fields, ours }
     }
 
     /// The same for another process.
     pub fn copy(&self, crash: &Arc<Crash>) -> Self {
         let crds_missing = AtomicBool::new(self.crds_missing.load(SeqCst));
         let fields = Mutex::new(self.fields.try_lock().unwrap().clone());
-        Self { faults: Faults::of(crash), objects: Mutex::new(self.state()), crds_missing, fields }
+        let ours = Mutex::new(self.ours.try_lock().unwrap().clone());
+        Self { faults: Faults::of(crash), objects: Mutex::new(self.state()), crds_missing, fields, ours }
     }
 
     /// Somebody else creates one, if there is none.
     pub fn theirs(&self, at: &Ident, spec: Value) {
         let mut objects = self.objects.try_lock().unwrap();
-        objects.entry(at.clone()).or_insert(RouteView { owner: None, spec });
+        if !objects.contains_key(at) {
+            self.own(at, &spec);
+            objects.insert(at.clone(), RouteView { owner: None, spec });
+        }
     }
 
-    /// Somebody else applies a field of its spec, by force.
+    /// Somebody else applies a field of its spec and no other, by force.
     pub fn set_field(&self, at: &Ident, field: &str, value: Value) {
-        if let Some(there) = self.objects.try_lock().unwrap().get_mut(at) {
-            there.spec[field] = value.clone();
-            let mut fields = self.fields.try_lock().unwrap();
-            fields.entry(at.clone()).or_default().insert(field.to_owned(), value);
+        let mut objects = self.objects.try_lock().unwrap();
+        let Some(spec) = objects.get_mut(at).and_then(|there| there.spec.as_object_mut()) else { return };
+        let mut ours = self.ours.try_lock().unwrap();
+        let ours = ours.entry(at.clone()).or_default();
+        if spec.get(field) != Some(&value) {
+            ours.remove(field);
         }
+        spec.insert(field.to_owned(), value.clone());
+        let theirs = BTreeMap::from([(field.to_owned(), value)]);
+        let before = self.fields.try_lock().unwrap().insert(at.clone(), theirs).unwrap_or_default();
+        // What they applied before and do not apply now goes, unless we own it too.
+        for (left, _) in before.into_iter().filter(|(left, _)| left != field && !ours.contains(left)) {
+            spec.remove(&left);
+        }
+    }
+
+    fn own(&self, at: &Ident, spec: &Value) {
+        let fields = spec.as_object().into_iter().flatten().map(|(field, _)| field.clone());
+        self.ours.try_lock().unwrap().insert(at.clone(), fields.collect());
     }
 
     /// Somebody deletes it.
@@ -108,6 +128,7 @@ impl RouteStore for RouteWorld {
                 if !objects.contains_key(&at) {
                     self.fields.try_lock().unwrap().remove(&at);
                 }
+                self.own(&at, &route.spec);
                 let spec = self.merged(&at, route.spec.clone());
                 objects.insert(at, RouteView { owner: Some(owner.uid.clone()), spec });
                 Ok(())
