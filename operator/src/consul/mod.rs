@@ -69,7 +69,6 @@ impl Consul {
     }
 
     async fn read_node(&self, node: &str) -> Result<NodeView, Unavailable> {
-<<<<<<< HEAD
         let view = self.filtered(node, "", "").await?;
         self.counted(node, &view);
         Ok(view)
@@ -103,13 +102,8 @@ impl Consul {
             format!("/v1/{of}/{}?consistent{filter}", http::encode(node))
         };
         let (services, checks) = (path("catalog/node-services", services), path("health/node", checks));
-=======
-        let path = |of: &str| format!("/v1/{of}/{}?consistent", http::encode(node));
-        let services = path("catalog/node-services");
-        let checks = path("health/node");
         // Both to their end: after a silence one is let through to ask whether Consul is back. Ended because the other
         // was not, it would never tell.
->>>>>>> hd
         let (services, checks) =
             tokio::join!(self.http.get::<NodeServices>(&services), self.http.get::<Vec<Check>>(&checks));
         let view = self.view(services?, &states(checks?.unwrap_or_default()));
