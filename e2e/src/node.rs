@@ -32,6 +32,21 @@ pub async fn unpause(world: &World, node: &str) -> Result<()> {
     world.run("docker", &["unpause", node], None).await.map(drop)
 }
 
+/// Wakes and opens every node that a test which ended half-way left frozen or closed.
+pub async fn all_awake(world: &World) -> Result<()> {
+    for node in Api::<Node>::all(world.client.clone()).list(&ListParams::default()).await? {
+        let name = node.name_any();
+        let state = ["inspect", "--format", "{{.State.Paused}}", name.as_str()];
+        if world.run("docker", &state, None).await?.trim() == "true" {
+            unpause(world, &name).await?;
+        }
+        if node.spec.is_some_and(|spec| spec.unschedulable == Some(true)) {
+            cordon(world, &name, false).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Lets no new pods come to a node, or lets them come again.
 pub async fn cordon(world: &World, node: &str, cordoned: bool) -> Result<()> {
     let verb = if cordoned { "cordon" } else { "uncordon" };

@@ -15,6 +15,7 @@ use crate::{World, eventually, resource};
 /// Brings the shop to its first state: the examples applied, the store quick, two instances, all in force.
 pub async fn opened() -> Result<World> {
     let world = World::open().await?;
+    crate::node::all_awake(&world).await?;
     store(&world, 0, 0).await?;
     ca(&world).await?;
     for path in ["examples/user.yaml", "examples/caller.yaml"] {
