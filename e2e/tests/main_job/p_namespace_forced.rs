@@ -18,7 +18,7 @@ const NAME: &str = "doomed";
 const SERVICE: &str = "doomed.service";
 
 /// Two sweeps.
-const SWEPT: Duration = Duration::from_secs(60);
+const SWEPT: Duration = Duration::from_mins(1);
 
 /// A service whose one instance is an address, so that the namespace needs neither image nor pods.
 fn doomed() -> Vec<Value> {

@@ -1,7 +1,7 @@
 //! etcd forgets what happened while nobody of us could hear it: nothing is missed.
 
 use anyhow::{Result, ensure};
-use etcd_client::CompactionOptions;
+use etcd_client::{CompactionOptions, ResponseHeader};
 use fusebox_e2e::declared::{self, Foreign};
 use fusebox_e2e::{World, etcd, eventually, gateway, node, operator, resource, shop};
 use k8s_openapi::api::core::v1::Pod;
@@ -13,7 +13,7 @@ const ETCD: u16 = 2379;
 /// Everything up to now is what is there now.
 async fn compacted(world: &World) -> Result<()> {
     let mut client = etcd::client(world).await?;
-    let revision = client.get("/", None).await?.header().map_or(0, |header| header.revision());
+    let revision = client.get("/", None).await?.header().map_or(0, ResponseHeader::revision);
     client.compact(revision, Some(CompactionOptions::new().with_physical())).await?;
     Ok(())
 }

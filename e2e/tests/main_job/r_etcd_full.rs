@@ -1,7 +1,7 @@
 //! etcd runs out of space: what is in force stays, a condition says what to do, the rest goes on.
 
 use anyhow::{Result, bail, ensure};
-use etcd_client::{AlarmAction, AlarmOptions, AlarmType, CompactionOptions, Error};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType, CompactionOptions, Error, ResponseHeader};
 use fusebox_e2e::declared::{self, Foreign};
 use fusebox_e2e::{World, etcd, eventually, gateway, resource, shop};
 use serde_json::json;
@@ -30,7 +30,7 @@ async fn filled(world: &World) -> Result<usize> {
 async fn mended(world: &World) -> Result<()> {
     let mut client = etcd::client(world).await?;
     client.delete(SCRATCH, None).await?;
-    let revision = client.get(SCRATCH, None).await?.header().map_or(0, |header| header.revision());
+    let revision = client.get(SCRATCH, None).await?.header().map_or(0, ResponseHeader::revision);
     client.compact(revision, Some(CompactionOptions::new().with_physical())).await?;
     client.defragment().await?;
     for alarm in client.alarm(AlarmAction::Get, AlarmType::None, None).await?.alarms() {
