@@ -201,7 +201,8 @@ async fn an_etcd_that_came_back_empty_is_set_up_again() {
     assert!(watching.wait().await.unwrap().success(), "asked to end, it ends well");
 }
 
-/// Every `sh` block of the page, in its order, is what a platform engineer pastes.
+/// Every `sh` block of the page, in its order, is what a platform engineer pastes to begin with; what is for a bad day
+/// is `bash`.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_of_the_page_make_the_same() {
     let etcd = etcd().await;
