@@ -4,7 +4,6 @@ use fusebox_operator::model::Entry;
 use fusebox_operator::ports::CatalogOp;
 use serde_json::{Value, json};
 
-use crate::etcd::eventually;
 use crate::operator::Operator;
 use crate::programs::{Program, Store, user_service};
 
@@ -149,17 +148,27 @@ async fn an_instance_that_is_not_ready_is_not_called() {
     let ops = operator.register(USER, at, false).await;
     assert!(matches!(ops.as_slice(), [CatalogOp::SetCheck { passing: false, .. }]), "{ops:?}");
     let client = tokio::sync::Mutex::new(client);
-    // Its selector has a cache, which a watch of its own keeps.
-    eventually("the client knows", async || {
+    // Its selector has a cache, which a watch of its own keeps; a change that comes before the watch waits for the
+    // cache's minute.
+    in_time("the client knows", async || {
         let told = client.lock().await.ask("call Ada 60000").await;
         told["attempts"] == 0 && told["error"]["code"] == 500
     })
     .await;
     operator.register(USER, at, true).await;
-    eventually("and that it is back", async || {
+    in_time("and that it is back", async || {
         client.lock().await.ask("call Ada 60000").await["msg"] == "Hello, Ada"
     })
     .await;
+}
+
+async fn in_time(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let waited = tokio::time::timeout(std::time::Duration::from_mins(5), async {
+        while !done().await {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "never: {what}");
 }
 
 /// Why the operator refuses such a tag.
