@@ -20,7 +20,8 @@ use crate::ports::Reported;
 /// watch is noticed within 8 s, a pass waits 5 s for etcd and 1 s to write the status: 19 s, less than twice a lease.
 const STALE: Duration = Duration::from_secs(5);
 
-/// How long a report's lease is. After etcd gave leases their whole time anew, who reports is known after that.
+/// How long a report's lease is. After etcd gave leases their whole time anew, who reports is known after that. Whether
+/// it did so in a silence cannot always be seen: a restored one may be of the same term, and further than before.
 const LEASE: Duration = Duration::from_secs(10);
 
 /// How many ended reports are remembered, and for how long: enough to explain the trouble of a night.
@@ -112,6 +113,7 @@ impl Reports {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut lost_at: Option<Instant> = None;
         let mut doubted_until: Option<Instant> = None;
+        let mut silent = false;
         loop {
             let doubted = doubted_until.unwrap_or_else(far);
             let stale = lost_at.map_or_else(far, |at| at + STALE);
@@ -136,6 +138,7 @@ impl Reports {
                 Ok(()) = connected.changed() => {
                     let now = *connected.borrow_and_update();
                     lost_at = if now { None } else { lost_at.or_else(|| Some(Instant::now())) };
+                    if now && std::mem::take(&mut silent) { doubted_until = Some(Instant::now() + LEASE); }
                     if now && doubted_until.is_none() && self.believe(true) { let _ = changed.send(Changed::All); }
                 }
                 _ = timeout_at(doubted, std::future::pending::<()>()) => {
@@ -144,6 +147,7 @@ impl Reports {
                 }
                 _ = timeout_at(stale, std::future::pending::<()>()) => {
                     lost_at = None;
+                    silent = true;
                     if self.believe(false) { let _ = changed.send(Changed::All); }
                 }
                 _ = tick.tick() => pace.due(Instant::now()).into_iter().for_each(|of| { let _ = changed.send(Changed::One(of)); }),
@@ -297,6 +301,37 @@ mod tests {
         assert_eq!(told.recv().await, Some(Changed::All));
         assert_eq!(Instant::now() - began, LEASE / 2 + LEASE);
         assert_eq!(reports.of(&user).unwrap().live.len(), 1, "it is renewed, so somebody stands behind it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_silence_a_report_is_believed_when_its_lease_had_time_to_end() {
+        let (reports, keys, user) = (Reports::default(), Keys::new("demo"), Ident::new("shop", "user"));
+        reports.take(&keys, Change::Snapshot(BTreeMap::new()), Timestamp::UNIX_EPOCH);
+        reports.take(&keys, put(&keys.report(&user, "uid-1"), REPORT), Timestamp::UNIX_EPOCH);
+        let (_begin_anew, restarted) = watch::channel(0);
+        let (connect, connected) = watch::channel(true);
+        let (changed, mut told) = mpsc::unbounded_channel();
+        let follower = reports.clone();
+        tokio::spawn(async move {
+            follower.attend(stream::pending(), connected, restarted, &keys, &changed).await;
+        });
+        let cut_off = async |time: Duration| {
+            connect.send_replace(false);
+            tokio::time::sleep(time).await;
+            connect.send_replace(true);
+            tokio::task::yield_now().await;
+        };
+        tokio::task::yield_now().await;
+        cut_off(STALE / 2).await;
+        tokio::time::sleep(STALE).await;
+        assert!(reports.of(&user).is_some(), "a short cut is none of a lease's business");
+        cut_off(STALE * 2).await;
+        let back = Instant::now();
+        assert_eq!(told.recv().await, Some(Changed::All));
+        assert_eq!(reports.of(&user), None);
+        assert_eq!(told.recv().await, Some(Changed::All));
+        assert_eq!(Instant::now() - back, LEASE);
+        assert_eq!(reports.of(&user).unwrap().live.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
