@@ -19,6 +19,7 @@ use etcd_client::{Compare, CompareOp, Txn, TxnOp};
 use fusebox::etcd::EtcdConfig;
 use fusebox_policy::keys::{Ident, Keys};
 use fusebox_policy::wire::{Claim, Epoch};
+use tokio::sync::watch;
 
 pub use drift::follow_drift;
 pub use reports::{Changed, Reports};
@@ -53,6 +54,11 @@ impl Etcd {
         let (keys, link) = (Keys::new(cluster), Arc::new(Link::new(config)));
         let commit = Group::new(Commit::new(link.clone(), keys.epoch()));
         Self { link, commit, keys, allowed, reports, intents: Intents::default() }
+    }
+
+    /// How often etcd was found to be back after calls had been refused.
+    pub fn back(&self) -> watch::Receiver<u64> {
+        self.link.back()
     }
 
     /// What it writes from now on.
