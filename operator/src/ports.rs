@@ -271,11 +271,12 @@ pub enum RouteError {
 
 /// Traefik's route objects.
 pub trait RouteStore: Send + Sync {
-    /// The objects of these names that exist.
+    /// The objects of these names that exist. Where none is `wanted`, none need be found that a watch will tell of.
     fn read<'a>(
         &'a self,
         namespace: &'a str,
         names: &'a [String],
+        wanted: bool,
     ) -> Answer<'a, Result<BTreeMap<String, RouteView>, RouteError>>;
 
     /// Creates or changes one.

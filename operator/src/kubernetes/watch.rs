@@ -109,7 +109,7 @@ pub fn concerned(
     let first: HashSet<&ObjectRef<Guarded>> = changes.iter().map(|change| &change.of).collect();
     let mut beside = HashSet::new();
     for form in changes.iter().flat_map(|change| &change.forms) {
-        let Ok(of) = &form.0 else { continue };
+        let of = form.holder();
         let others =
             claimants(&of.namespace().unwrap_or_default(), &[claims::asked(of), claims::held(of)].concat());
         let others =
@@ -120,8 +120,7 @@ pub fn concerned(
 }
 
 fn share(one: &Guarded, other: &Guarded) -> bool {
-    let (Ok(one), Ok(other)) = (&one.0, &other.0) else { return false };
-    claims::share(one, other)
+    claims::share(one.holder(), other.holder())
 }
 
 /// A resource that changed, came or went.
@@ -191,7 +190,7 @@ fn wakes() -> impl Predicate<Guarded> {
     let uid = |object: &Guarded| object.meta().uid.as_ref().map(hash);
     let deletion = |object: &Guarded| object.meta().deletion_timestamp.as_ref().map(|_| 1);
     let held = |object: &Guarded| {
-        let status = object.0.as_ref().ok()?.status.as_ref()?;
+        let status = object.holder().status.as_ref()?;
         (!status.claims.is_empty()).then(|| hash(&status.claims))
     };
     predicates::generation

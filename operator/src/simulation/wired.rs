@@ -193,9 +193,12 @@ impl RouteStore for Routes {
         &'a self,
         namespace: &'a str,
         names: &'a [String],
+        wanted: bool,
     ) -> Answer<'a, Result<BTreeMap<String, RouteView>, RouteError>> {
         let (namespace, names) = (namespace.to_owned(), names.to_vec());
-        Box::pin(async { self.0.ask(move |place, _| now(place.routes.read(&namespace, &names))).await? })
+        Box::pin(async move {
+            self.0.ask(move |place, _| now(place.routes.read(&namespace, &names, wanted))).await?
+        })
     }
 
     fn apply<'a>(&'a self, owner: &'a Owner, route: &'a Route) -> Answer<'a, Result<(), RouteError>> {
