@@ -5,7 +5,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use tonic::body::Body;
 
-use super::balance::Unpicked;
+use super::choice::Unpicked;
 use crate::discovery::known::Empty;
 use crate::layer::answer::Answer;
 use crate::layer::protocol::Protocol;
