@@ -167,12 +167,20 @@ async fn attempt(mut flight: Flight, protocol: Protocol, parts: &mut Parts, body
             deadline::within(Due::at(due), || deadline::set_grpc_timeout(request.headers_mut()));
         }
     });
-    let answer = match due.instant() {
+    let mut answer = match due.instant() {
         Some(due) => timeout_at(due, work).await,
         None => Ok(work.await),
     };
-    let said = match &answer {
-        Ok(Ok(response)) => protocol.head(response.status(), response.headers()),
+    let said = match &mut answer {
+        Ok(Ok(response)) => {
+            let said = protocol.head(response.status(), response.headers());
+            if said.is_error() {
+                answers::plain(protocol, response.headers_mut());
+                protocol.head(response.status(), response.headers())
+            } else {
+                said
+            }
+        }
         _ => Said::Unknown,
     };
     match answer {

@@ -9,6 +9,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 
+use super::answers;
 use super::balance::Balance;
 use super::choice::Picked;
 use super::member::Member;
@@ -147,11 +148,15 @@ impl http_body::Body for Landing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        let Poll::Ready(frame) = Pin::new(&mut this.served).poll_frame(cx) else { return Poll::Pending };
-        if let Some(Ok(frame)) = &frame
-            && let Some(trailers) = frame.trailers_ref()
+        let Poll::Ready(mut frame) = Pin::new(&mut this.served).poll_frame(cx) else { return Poll::Pending };
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
         {
-            let said = this.protocol.trailers(trailers);
+            let mut said = this.protocol.trailers(trailers);
+            if said.is_error() {
+                answers::plain(this.protocol, trailers);
+                said = this.protocol.trailers(trailers);
+            }
             if said != Said::Nothing {
                 this.said = said;
             }

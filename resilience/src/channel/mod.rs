@@ -30,6 +30,8 @@
 //!   declared [idempotent](Discover::idempotent) is tried again by the policy's `retry`, elsewhere if possible,
 //!   within its budget.
 //! - An endpoint that is listed no more has no new calls; those in flight finish.
+//! - With the feature `go-micro` an error of a go-micro server, JSON in the message of its status, is a plain status:
+//!   its detail is the message, its id the metadata `go-micro-id`.
 //!
 //! # Caveats
 //! - A probe is a call of somebody's: it is one of each sleep window for each ejected endpoint, up to eight times as
