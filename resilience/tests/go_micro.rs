@@ -126,3 +126,21 @@ async fn a_status_in_the_trailers_is_explained_too() {
     let plain = Request::post("/user.v1.UserService/List").header("content-type", "application/grpc");
     assert_eq!(body(plain).await.trailers().unwrap()["grpc-message"], "the%20index%20is%20gone");
 }
+
+/// The client was told to; nobody of the service is asked.
+#[tokio::test]
+async fn json_is_refused_and_the_caller_is_told_what_to_do() {
+    let served = Router::new().fallback(async || -> Response<Body> { panic!("it was called") });
+    let server = served.layer(GoMicroLayer::new(["user.v1.UserService"]));
+    let request = Request::post("/user.service.UserService/GetUser")
+        .header("content-type", "application/grpc+json")
+        .header("x-content-type", "application/grpc+json")
+        .body(Body::empty())
+        .unwrap();
+    let response = server.oneshot(request).await.unwrap();
+    assert_eq!(response.headers()["grpc-status"], "12");
+    let error = error(response.headers());
+    assert_eq!((&error["id"], &error["code"]), (&json!("user.service"), &json!(501)));
+    assert!(error["detail"].as_str().unwrap().contains("application/grpc+proto"), "{error}");
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "");
+}

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use tonic::body::Body;
 
-use super::balance::Unpicked;
+use super::choice::Unpicked;
 use crate::discovery::known::Empty;
 use crate::layer::answer::Answer;
 use crate::layer::protocol::Protocol;
@@ -16,6 +16,16 @@ pub(super) fn unpicked(protocol: Protocol, unpicked: Unpicked) -> Response<Body>
         Unpicked::Refused(refusal) => refused(protocol, Answer::Refused(refusal)),
         Unpicked::Empty(empty) => whole(nobody(protocol, &empty)),
     }
+}
+
+/// What an endpoint that is go-micro's says of an error, as any client of gRPC reads it.
+pub(super) fn plain(protocol: Protocol, headers: &mut HeaderMap) {
+    #[cfg(feature = "go-micro")]
+    if protocol == Protocol::Grpc {
+        crate::go_micro::unpack(headers);
+    }
+    #[cfg(not(feature = "go-micro"))]
+    let _ = (protocol, headers);
 }
 
 /// The answer of a limit or a deadline.

@@ -1,4 +1,4 @@
-//! The endpoints of one channel: who is called, who is ejected, and whom the next call goes to.
+//! The endpoints of one channel: who may be called, and who is ejected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,16 +7,16 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use fusebox_policy::policy::BreakerMode;
 use tokio::sync::{Notify, watch};
 
+use super::Connect;
 use super::member::{Core, Member};
 use super::options::Options;
 use super::outliers::Outlier;
 use super::survey::{Seen, survey};
-use super::{Connect, pick};
-use crate::clock::{Clock, Now, Tick, exact};
+use crate::clock::{Clock, Now, exact};
 use crate::command::state::CommandState;
 use crate::discovery::Endpoint;
 use crate::discovery::known::{Empty, Heard, Known};
-use crate::fuse::{Refusal, Ticket};
+use crate::fuse::Refusal;
 use crate::sync::{Writers, Writing};
 
 /// The endpoints of one channel.
@@ -26,7 +26,7 @@ pub(crate) struct Balance {
     pub(super) clock: &'static Clock,
     pub(super) options: Options,
     connect: Connect,
-    snapshot: ArcSwap<Snapshot>,
+    pub(super) snapshot: ArcSwap<Snapshot>,
     /// Whether a list, or a failure to get one, was ever heard of.
     pub(super) heard: watch::Sender<bool>,
     pub(crate) ejections: AtomicU64,
@@ -37,30 +37,16 @@ pub(crate) struct Balance {
 }
 
 /// One moment of the endpoints.
-struct Snapshot {
-    all: Vec<Arc<Member>>,
-    usable: Vec<Arc<Member>>,
-    ejected: Vec<Arc<Member>>,
+pub(super) struct Snapshot {
+    pub(super) all: Vec<Arc<Member>>,
+    pub(super) usable: Vec<Arc<Member>>,
+    pub(super) ejected: Vec<Arc<Member>>,
     /// The tick when the next of the ejected may be tried.
-    next_try: AtomicU64,
+    pub(super) next_try: AtomicU64,
     /// Why nobody is listed.
-    empty: Empty,
+    pub(super) empty: Empty,
     /// The policy refuses every call of the command.
-    forced_open: Option<Refusal>,
-}
-
-/// Whom a call goes to.
-#[derive(Debug)]
-pub(super) struct Picked {
-    pub(super) member: Arc<Member>,
-    pub(super) ticket: Ticket,
-}
-
-/// Why a call goes to nobody.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Unpicked {
-    Empty(Empty),
-    Refused(Refusal),
+    pub(super) forced_open: Option<Refusal>,
 }
 
 impl Balance {
@@ -182,87 +168,6 @@ impl Balance {
         if news {
             self.changed.notify_one();
         }
-    }
-
-    /// Whom the next attempt goes to: rather, or `only`, to one that was not tried.
-    pub(super) fn pick(&self, tried: &[Arc<Member>], only: bool) -> Result<Picked, Unpicked> {
-        let now = self.clock.now();
-        let snapshot = self.snapshot.load();
-        if let Some(refusal) = snapshot.forced_open {
-            return Err(Unpicked::Refused(refusal));
-        }
-        if snapshot.all.is_empty() {
-            return Err(Unpicked::Empty(snapshot.empty.clone()));
-        }
-        if let Some(picked) = self.probe(&snapshot, tried, now) {
-            return Ok(picked);
-        }
-        if tried.is_empty() {
-            return self.among(&snapshot.usable, now).map_err(Unpicked::Refused);
-        }
-        let was_tried =
-            |member: &Arc<Member>| tried.iter().any(|other| Arc::ptr_eq(&other.core, &member.core));
-        let others: Vec<_> = snapshot.usable.iter().filter(|member| !was_tried(member)).cloned().collect();
-        self.among(&others, now)
-            .or_else(|refusal| if only { Err(refusal) } else { self.among(&snapshot.usable, now) })
-            .map_err(Unpicked::Refused)
-    }
-
-    /// One of the ejected whose time has come to be tried.
-    fn probe(&self, snapshot: &Snapshot, tried: &[Arc<Member>], now: Now) -> Option<Picked> {
-        let due = snapshot.next_try.load(Ordering::Relaxed);
-        // A probe that fails costs a call: one that was already made once is not risked again.
-        if now.tick().0 < due || !tried.is_empty() {
-            return None;
-        }
-        // Of the calls that see it, one tries.
-        let later = now.tick().0 + 1;
-        snapshot.next_try.compare_exchange(due, later, Ordering::Relaxed, Ordering::Relaxed).ok()?;
-        let tick = now.tick();
-        let ready = |member: &&Arc<Member>| {
-            let out = member.core.out.load();
-            out.as_ref().is_some_and(|out| member.core.next_try(out, Tick(0)) <= tick)
-        };
-        let picked = snapshot.ejected.iter().filter(ready).find_map(|member| {
-            let (admitted, _) = member.core.admit(now, false);
-            Some(Picked { member: Arc::clone(member), ticket: admitted.ok()? })
-        });
-        // Also where none was found: when to look again depends on all of them.
-        self.review();
-        picked
-    }
-
-    /// One of these: the better of two, else whoever admits a call.
-    fn among(&self, members: &[Arc<Member>], now: Now) -> Result<Picked, Refusal> {
-        let mut refused = Refusal::Open(std::time::Duration::ZERO);
-        let mut ask = |member: &Arc<Member>| {
-            let (admitted, changed) = member.core.admit(now, true);
-            if changed {
-                self.review();
-            }
-            match admitted {
-                Ok(ticket) => Some(Picked { member: Arc::clone(member), ticket }),
-                Err(refusal) => {
-                    refused = refusal;
-                    None
-                }
-            }
-        };
-        let len = members.len();
-        let start = if len >= 2 {
-            let (a, b) = pick::two_of(len, fastrand::f64(), fastrand::f64());
-            let tick = now.tick();
-            let first = pick::first(members[a].candidate(tick), members[b].candidate(tick), fastrand::f32());
-            let (better, other) = if first { (a, b) } else { (b, a) };
-            if let Some(picked) = ask(&members[better]).or_else(|| ask(&members[other])) {
-                return Ok(picked);
-            }
-            a
-        } else {
-            0
-        };
-        let found = (0..len).find_map(|n| ask(&members[(start + n) % len]));
-        found.ok_or(refused)
     }
 
     /// Why the list is not confirmed.

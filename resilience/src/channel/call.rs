@@ -4,18 +4,18 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Response;
 use http::request::Parts;
-use http::{Request, Response};
 use tokio::time::{sleep_until, timeout, timeout_at};
 use tonic::body::Body;
-use tower::Service as _;
 
-use super::BoxError;
 use super::answers;
-use super::balance::{Balance, Unpicked};
+use super::balance::Balance;
+use super::choice::Unpicked;
 use super::flight::{Flight, Landing};
 use super::member::Member;
 use super::replay::Parcel;
+use super::{BoxError, Channel};
 use crate::clock::{Now, exact};
 use crate::deadline::{self, Due};
 use crate::discovery::known::Empty;
@@ -41,12 +41,16 @@ impl Times {
     /// Of a call that begins now: the earliest of the command's timeout, the deadline of what it is part of,
     /// and the `grpc-timeout` it came with.
     pub(super) fn of(balance: &Balance, protocol: Protocol, parts: &Parts) -> Self {
-        let now = exact();
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let asked = protocol.is_grpc().then(|| deadline::grpc_timeout(&parts.headers)).flatten();
+        let timeout = balance.command.circuit.fuse.timeout_ms();
+        if asked.is_none() && timeout.is_none() {
+            return Self { due: deadline::current(), hurried: false };
+        }
+        let now = exact();
         let asked = asked.map_or(Now::NEVER, |timeout| now.plus(nanos(timeout)));
         let enclosing = deadline::current().min(asked);
-        let timeout = balance.command.policy().timeout_ms.map(|millis| nanos(millis.get()));
+        let timeout = timeout.map(|millis| u64::from(millis) * 1_000_000);
         let due = timeout.map_or(enclosing, |timeout| now.plus(timeout).min(enclosing));
         let hurried = timeout.is_some_and(|timeout| enclosing.nanos_since(now) < timeout / 2);
         Self { due, hurried }
@@ -69,31 +73,38 @@ enum Failure {
     Timeout,
 }
 
-/// Makes one call.
+/// Makes one call. The channel lives until it has its answer.
 pub(super) async fn call(
-    balance: Arc<Balance>,
-    parts: Parts,
+    channel: Channel,
+    protocol: Protocol,
+    mut parts: Parts,
     body: Body,
     times: Times,
 ) -> Result<Response<Body>, BoxError> {
-    let protocol = Protocol::of(&parts.headers);
+    let balance = &channel.0.balance;
     let may_repeat = balance.options.is_idempotent(&parts);
-    first_list(&balance, times.due).await;
-    let (mut parcel, mut tried) = (Parcel::new(body), Vec::<Arc<Member>>::new());
+    let (mut parcel, mut tried) = (Parcel::new(body, may_repeat), Vec::<Arc<Member>>::new());
     let (mut attempts, mut failovers) = (0_u8, 0_u8);
     let (mut last, mut only_others) = (None, false);
     balance.command.retries.attempted(1, balance.clock.now().tick());
     loop {
         let picked = match balance.pick(&tried, only_others) {
+            Err(Unpicked::Empty(Empty::Unheard(_))) if tried.is_empty() => {
+                first_list(balance, times.due).await;
+                balance.pick(&tried, only_others)
+            }
+            picked => picked,
+        };
+        let picked = match picked {
             Ok(picked) => picked,
             // The answer of the attempt before says more.
             Err(unpicked) => return finish(protocol, last.unwrap_or_else(|| none(protocol, unpicked))),
         };
-        tried.push(Arc::clone(&picked.member));
-        let due = attempt_due(&balance, times.due, may_repeat);
-        let flight = Flight::start(Arc::clone(&balance), picked, due, times.hurried);
+        let member = Arc::clone(&picked.member);
+        let due = attempt_due(balance, times.due, may_repeat);
+        let flight = Flight::start(Arc::clone(balance), picked, due, times.hurried);
         let (lent, comes_back) = parcel.lend();
-        let failure = match attempt(flight, protocol, &parts, lent, due).await {
+        let failure = match attempt(flight, protocol, &mut parts, lent, due).await {
             Attempt::Answered(response) => return Ok(response),
             Attempt::Unsent(error) if failovers < MOST_FAILOVERS => {
                 (failovers, only_others) = (failovers + 1, true);
@@ -108,6 +119,7 @@ pub(super) async fn call(
                 failure
             }
         };
+        tried.push(member);
         match timeout(COMES_BACK, comes_back).await {
             Ok(Ok(back)) if times.due > exact() => parcel = back,
             _ => return finish(protocol, failure),
@@ -118,9 +130,6 @@ pub(super) async fn call(
 
 /// Waits until something was heard of the service, for a while.
 async fn first_list(balance: &Balance, due: Now) {
-    if *balance.heard.borrow() {
-        return;
-    }
     let mut heard = balance.heard.subscribe();
     let until = exact().plus(u64::try_from(FIRST_LIST.as_nanos()).unwrap_or(u64::MAX)).min(due);
     if let Some(until) = until.instant() {
@@ -130,8 +139,10 @@ async fn first_list(balance: &Balance, due: Now) {
 }
 
 fn attempt_due(balance: &Balance, due: Now, may_repeat: bool) -> Now {
-    let retry = balance.command.policy().retry.filter(|_| may_repeat);
-    let per_try = retry.and_then(|retry| retry.per_try_timeout_ms);
+    if !may_repeat {
+        return due;
+    }
+    let per_try = balance.command.policy().retry.and_then(|retry| retry.per_try_timeout_ms);
     per_try.map_or(due, |millis| due.min(exact().plus(u64::from(millis) * 1_000_000)))
 }
 
@@ -150,22 +161,26 @@ fn finish(protocol: Protocol, failure: Failure) -> Result<Response<Body>, BoxErr
     }
 }
 
-async fn attempt(mut flight: Flight, protocol: Protocol, parts: &Parts, body: Body, due: Now) -> Attempt {
-    let mut request = Request::from_parts(parts.clone(), body);
-    if protocol.is_grpc() {
-        deadline::within(Due::at(due), || deadline::set_grpc_timeout(request.headers_mut()));
-    }
-    let mut link = flight.member.core.link.clone();
-    let work = async move {
-        std::future::poll_fn(|cx| link.poll_ready(cx)).await?;
-        link.call(request).await
-    };
-    let answer = match due.instant() {
+async fn attempt(mut flight: Flight, protocol: Protocol, parts: &mut Parts, body: Body, due: Now) -> Attempt {
+    let work = flight.member.core.link.clone().send(parts, body, |request| {
+        if protocol.is_grpc() {
+            deadline::within(Due::at(due), || deadline::set_grpc_timeout(request.headers_mut()));
+        }
+    });
+    let mut answer = match due.instant() {
         Some(due) => timeout_at(due, work).await,
         None => Ok(work.await),
     };
-    let said = match &answer {
-        Ok(Ok(response)) => protocol.head(response.status(), response.headers()),
+    let said = match &mut answer {
+        Ok(Ok(response)) => {
+            let said = protocol.head(response.status(), response.headers());
+            if said.is_error() {
+                answers::plain(protocol, response.headers_mut());
+                protocol.head(response.status(), response.headers())
+            } else {
+                said
+            }
+        }
         _ => Said::Unknown,
     };
     match answer {

@@ -11,8 +11,9 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
 use super::balance::Balance;
+use super::link::Link;
 use super::options::Options;
-use super::{BoxError, Channel, Connect, Link, driver};
+use super::{BoxError, Channel, Connect, driver};
 use crate::discovery::{Discovery, Endpoint};
 use crate::fusebox::Shared;
 
@@ -94,7 +95,7 @@ impl Discover {
 
     /// The channel, with connections that are set up as `settings` has them, like over TLS.
     pub fn channel_with(self, settings: impl Fn(Transport) -> Transport + Send + Sync + 'static) -> Channel {
-        self.channel_over(move |endpoint| {
+        self.start(Box::new(move |endpoint| {
             // A socket address is always a valid authority.
             let transport = Transport::from_shared(format!("http://{}", endpoint.address))
                 .unwrap_or_else(|_| Transport::from_static("http://invalid.invalid"))
@@ -102,8 +103,8 @@ impl Discover {
                 .tcp_nodelay(true)
                 .http2_keep_alive_interval(KEEP_ALIVE)
                 .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-            settings(transport).connect_lazy()
-        })
+            Link::Plain(settings(transport).connect_lazy())
+        }))
     }
 
     /// The channel, over clients of your own: `connect` makes one for each endpoint that appears, and it is
@@ -116,7 +117,7 @@ impl Discover {
         S::Future: Send + 'static,
     {
         let link = move |endpoint: &Endpoint| -> Link {
-            BoxCloneSyncService::new(connect(endpoint).map_err(Into::into))
+            Link::Own(BoxCloneSyncService::new(connect(endpoint).map_err(Into::into)))
         };
         self.start(Box::new(link))
     }

@@ -9,12 +9,15 @@ use http_body::{Body as _, Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::balance::{Balance, Picked};
+use super::answers;
+use super::balance::Balance;
+use super::choice::Picked;
 use super::member::Member;
 use crate::clock::{Now, exact};
 use crate::fuse::{Settled, Ticket};
 use crate::layer::protocol::{Protocol, Said};
 use crate::outcome::Outcome;
+use crate::slot::Slot;
 
 /// An admitted attempt. Dropped without an answer it counts as cancelled, or at or after 95 % of its deadline as
 /// a timeout: the caller's own timer may be a little ahead of ours.
@@ -59,13 +62,17 @@ impl Flight {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
-        let now = exact();
+        // Once the head of the answer was timed there is nothing left to measure.
+        let now = if self.took.is_some() { self.balance.clock.now() } else { exact() };
         let core = &self.member.core;
         let ran = now.nanos_since(self.started);
         match (outcome, self.took) {
             (Outcome::Failure | Outcome::Timeout, _) => core.latency.fail(ran, now.tick()),
             (Outcome::Success | Outcome::ClientError, None) => core.latency.record(ran, now.tick()),
             _ => {}
+        }
+        if outcome == Outcome::Success && core.fuse.succeed(self.ticket, now, Slot::mine()) {
+            return;
         }
         let settled = self.settled(outcome, self.took.unwrap_or(ran));
         if core.fuse.settle(self.ticket, settled, now).is_some() {
@@ -94,6 +101,9 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
         let (passed, limit) = (exact().nanos_since(self.started), self.due.nanos_since(self.started));
         let late = self.due != Now::NEVER && u128::from(passed) * 100 >= u128::from(limit) * 95;
         self.end(if late { Outcome::Timeout } else { Outcome::Cancelled });
@@ -138,13 +148,17 @@ impl http_body::Body for Landing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        let Poll::Ready(frame) = Pin::new(&mut this.served).poll_frame(cx) else { return Poll::Pending };
-        if let Some(Ok(frame)) = &frame
-            && let Some(trailers) = frame.trailers_ref()
+        let Poll::Ready(mut frame) = Pin::new(&mut this.served).poll_frame(cx) else { return Poll::Pending };
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
         {
-            match this.protocol.trailers(trailers) {
-                Said::Nothing => {}
-                said => this.said = said,
+            let mut said = this.protocol.trailers(trailers);
+            if said.is_error() {
+                answers::plain(this.protocol, trailers);
+                said = this.protocol.trailers(trailers);
+            }
+            if said != Said::Nothing {
+                this.said = said;
             }
         }
         let broken = matches!(frame, Some(Err(_)));

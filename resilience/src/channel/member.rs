@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 use fusebox_policy::policy::{BreakerMode, BreakerPolicy, CommandPolicy};
 
-use super::Link;
+use super::link::Link;
 use super::load::Latency;
 use super::pick::Candidate;
 use crate::breaker::state::Phase;

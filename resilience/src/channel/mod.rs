@@ -30,6 +30,8 @@
 //!   declared [idempotent](Discover::idempotent) is tried again by the policy's `retry`, elsewhere if possible,
 //!   within its budget.
 //! - An endpoint that is listed no more has no new calls; those in flight finish.
+//! - With the feature `go-micro` an error of a go-micro server, JSON in the message of its status, is a plain status:
+//!   its detail is the message, its id the metadata `go-micro-id`.
 //!
 //! # Caveats
 //! - A probe is a call of somebody's: it is one of each sleep window for each ejected endpoint, up to eight times as
@@ -41,9 +43,11 @@
 mod answers;
 mod balance;
 mod call;
+mod choice;
 mod discover;
 mod driver;
 mod flight;
+mod link;
 mod load;
 mod member;
 mod options;
@@ -62,7 +66,6 @@ use http::{Request, Response};
 use tokio::task::JoinHandle;
 use tonic::body::Body;
 use tower::Service;
-use tower::util::BoxCloneSyncService;
 
 pub use discover::Discover;
 pub use outliers::Outlier;
@@ -73,13 +76,12 @@ use crate::discovery::Endpoint;
 use crate::layer::protocol::Protocol;
 use balance::Balance;
 use call::Times;
+use link::Link;
 
 /// An error of a connection.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A connection to one endpoint.
-type Link = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
-/// Makes one.
+/// Makes the connection to an endpoint.
 type Connect = Box<dyn Fn(&Endpoint) -> Link + Send + Sync>;
 
 /// A channel over the endpoints of a service; made by [`Discover::channel`]. Clones are one and the same.
@@ -137,15 +139,10 @@ where
 
     fn call(&mut self, request: Request<B>) -> ChannelFuture {
         let (parts, body) = request.into_parts();
-        let balance = Arc::clone(&self.0.balance);
+        let protocol = Protocol::of(&parts.headers);
         // Here, where the deadline of what it is part of is known.
-        let times = Times::of(&balance, Protocol::of(&parts.headers), &parts);
-        let channel = self.clone();
-        ChannelFuture(Box::pin(async move {
-            let answer = call::call(balance, parts, Body::new(body), times).await;
-            drop(channel);
-            answer
-        }))
+        let times = Times::of(&self.0.balance, protocol, &parts);
+        ChannelFuture(Box::pin(call::call(self.clone(), protocol, parts, Body::new(body), times)))
     }
 }
 

@@ -21,6 +21,8 @@ const MAX_KEPT: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Parcel {
     rest: Body,
+    /// Whether what was sent may be sent again; else the body comes back only if nothing was.
+    again: bool,
     kept: Vec<Bytes>,
     trailers: Option<HeaderMap>,
     size: usize,
@@ -43,8 +45,8 @@ pub(super) struct Lent {
 
 impl Parcel {
     /// A body of which nothing was sent.
-    pub(super) const fn new(rest: Body) -> Self {
-        Self { rest, kept: Vec::new(), trailers: None, size: 0, ended: false }
+    pub(super) const fn new(rest: Body, again: bool) -> Self {
+        Self { rest, again, kept: Vec::new(), trailers: None, size: 0, ended: false }
     }
 
     /// The body for one attempt, and where it comes back to, if it does, once that attempt is over.
@@ -58,7 +60,7 @@ impl Parcel {
 impl Lent {
     /// Keeps what is sent on, or gives up keeping.
     fn keep(&mut self, frame: &Frame<Bytes>) {
-        let Some(parcel) = &mut self.parcel else { return };
+        let Some(parcel) = self.parcel.as_mut().filter(|parcel| parcel.again) else { return self.give_up() };
         if let Some(data) = frame.data_ref() {
             parcel.size += data.remaining();
             parcel.kept.push(data.clone());
@@ -175,7 +177,7 @@ mod tests {
     }
 
     fn body(frames: impl IntoIterator<Item = Result<Frame<Bytes>, Status>>) -> Parcel {
-        Parcel::new(Body::new(Frames(frames.into_iter().collect())))
+        Parcel::new(Body::new(Frames(frames.into_iter().collect())), true)
     }
 
     fn data(text: &'static str) -> Frame<Bytes> {
@@ -215,6 +217,20 @@ mod tests {
         for length in [MAX_KEPT / 2 + 1, MAX_KEPT / 2 + 1, 9, 3] {
             assert_eq!(next(&mut body).await.len(), length);
         }
+        drop(body);
+        assert!(back.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_may_not_be_sent_again_comes_back_only_if_nothing_was_sent() {
+        let body = Body::new(Frames([Ok(data("one")), Ok(data("two"))].into()));
+        let (unread, back) = Parcel::new(body, false).lend();
+        drop(unread);
+        let (mut body, back) = back.await.unwrap().lend();
+        assert_eq!(
+            [next(&mut body).await, next(&mut body).await, next(&mut body).await],
+            ["one", "two", "end"]
+        );
         drop(body);
         assert!(back.await.is_err());
     }

@@ -1,5 +1,6 @@
 //! Errors as go-micro reads them: JSON in the message of the status. Pure.
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -8,8 +9,15 @@ static STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 static REASON: HeaderName = HeaderName::from_static("fusebox-reason");
 
+/// The id of an error that came from go-micro.
+#[cfg(feature = "channel")]
+static ID: HeaderName = HeaderName::from_static("go-micro-id");
+
 /// What gRPC wants encoded in a message, beside what is not ASCII.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
+
+const ONLY_PROTOBUF: &str = "this service reads protobuf only: let the client send application/grpc+proto, its \
+                             default, in place of application/grpc+json";
 
 /// Who asked, and by which name.
 #[derive(Clone, Debug)]
@@ -21,6 +29,17 @@ impl Caller {
     /// Somebody who calls this service by `service`.
     pub(super) fn of(service: &str) -> Self {
         Self { service: service.to_owned() }
+    }
+
+    /// The head of the answer to a request whose messages are no protobuf.
+    pub(super) fn only_protobuf(&self) -> HeaderMap {
+        let mut headers = HeaderMap::from_iter([
+            (CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
+            (STATUS.clone(), HeaderValue::from_static("12")),
+            (MESSAGE.clone(), HeaderValue::from_static(ONLY_PROTOBUF)),
+        ]);
+        self.explain(&mut headers);
+        headers
     }
 
     /// Makes the message of an error one that go-micro reads. These are the trailers, or the head of a response
@@ -44,6 +63,41 @@ impl Caller {
         if let Ok(message) = HeaderValue::try_from(utf8_percent_encode(&error, ENCODED).to_string()) {
             headers.insert(&MESSAGE, message);
         }
+    }
+}
+
+/// Makes an error of a go-micro server one that any client of gRPC understands: the detail is its message, and a
+/// code that go-micro's server had no gRPC code for, and called UNKNOWN, is the one it means. These are the
+/// trailers, or the head of a response without a body; of anything else it takes no notice.
+#[cfg(feature = "channel")]
+pub(crate) fn unpack(headers: &mut HeaderMap) {
+    let Some(message) = headers.get(&MESSAGE) else { return };
+    let message = percent_decode(message.as_bytes()).decode_utf8_lossy();
+    let Ok(error) = serde_json::from_str::<Value>(&message) else { return };
+    let text = |key| error.get(key).and_then(Value::as_str);
+    let code = error.get("code").and_then(Value::as_i64).filter(|code| *code > 0);
+    let (Some(id), Some(code), Some(detail), Some(status)) =
+        (text("id"), code, text("detail"), text("status"))
+    else {
+        return;
+    };
+    let detail = if detail.is_empty() { status } else { detail };
+    let encoded = |text: &str| HeaderValue::try_from(utf8_percent_encode(text, ENCODED).to_string()).ok();
+    let (message, id) = (encoded(detail), encoded(id));
+    // What is encoded is visible ASCII.
+    let (Some(message), Some(id)) = (message, id) else { return };
+    headers.insert(&MESSAGE, message);
+    headers.insert(&ID, id);
+    if headers.get(&STATUS).is_some_and(|status| status == "2") {
+        let meant = match code {
+            422 => "3",
+            429 => "8",
+            499 => "1",
+            502 => "14",
+            504 => "4",
+            _ => "2",
+        };
+        headers.insert(&STATUS, HeaderValue::from_static(meant));
     }
 }
 
@@ -122,6 +176,41 @@ mod tests {
         let error = error(&headers);
         assert_eq!((&error["id"], &error["code"]), (&json!("fusebox.open"), &json!(503)));
         assert_eq!(headers[&REASON], "open");
+    }
+
+    #[cfg(feature = "channel")]
+    #[test]
+    fn an_error_of_go_micros_server_is_one_of_grpc() {
+        let unpacked = |status: &str, message: &str| {
+            let mut headers = HeaderMap::from_iter([
+                (STATUS.clone(), HeaderValue::from_str(status).unwrap()),
+                (MESSAGE.clone(), HeaderValue::from_str(message).unwrap()),
+            ]);
+            unpack(&mut headers);
+            ["grpc-status", "grpc-message", "go-micro-id"].map(|name| {
+                headers
+                    .get_all(name)
+                    .iter()
+                    .map(|value| value.to_str().unwrap().to_owned())
+                    .collect::<Vec<_>>()
+                    .join("+")
+            })
+        };
+        let error = |code: u16, detail: &str| {
+            json!({ "id": "user.service", "code": code, "detail": detail, "status": "Too Bad" }).to_string()
+        };
+        assert_eq!(unpacked("5", &error(404, "no Ada")), ["5", "no Ada", "user.service"]);
+        assert_eq!(unpacked("5", &error(404, "no J%C3%BCrgen")), ["5", "no J%C3%BCrgen", "user.service"]);
+        assert_eq!(unpacked("13", &error(500, "")), ["13", "Too Bad", "user.service"]);
+        for (code, status) in [(422, "3"), (429, "8"), (499, "1"), (502, "14"), (504, "4"), (418, "2")] {
+            assert_eq!(unpacked("2", &error(code, "x"))[0], status, "{code}");
+        }
+        assert_eq!(unpacked("13", &error(504, "x"))[0], "13", "what go-micro's server has said stays");
+        for other in
+            ["no Ada", "{}", r#"{"id":"a","code":0,"detail":"b","status":"c"}"#, r#"{"code":5,"detail":"b"}"#]
+        {
+            assert_eq!(unpacked("5", other), ["5", other, ""]);
+        }
     }
 
     #[test]

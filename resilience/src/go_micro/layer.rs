@@ -8,7 +8,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower::{Layer, Service};
 
-use super::request::{Services, translate};
+use super::request::{Services, is_json, translate};
 use super::response::{GoMicroBody, GoMicroFuture};
 
 /// Serves callers that are go-micro's gRPC client; see [the module](super).
@@ -54,7 +54,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let caller = translate(&self.services, &mut request);
-        GoMicroFuture::new(self.inner.call(request), caller)
+        match translate(&self.services, &mut request) {
+            Some(caller) if is_json(request.headers()) => GoMicroFuture::refused(caller.only_protobuf()),
+            caller => GoMicroFuture::new(self.inner.call(request), caller),
+        }
     }
 }

@@ -29,8 +29,8 @@
 //! `DATA_LOSS`.
 //!
 //! # Caveats
-//! - Messages are protobuf: `application/grpc`, `application/grpc+proto`. A client that sends
-//!   `application/grpc+json` gets the error of the service's decoder.
+//! - Messages are protobuf: `application/grpc`, `application/grpc+proto`. A client that was told to send
+//!   `application/grpc+json` is answered 501, and how to change that.
 //! - go-micro's clients read neither metadata nor trailers: `retry-after` does not reach them.
 
 mod error;
@@ -38,5 +38,7 @@ mod layer;
 mod request;
 mod response;
 
+#[cfg(feature = "channel")]
+pub(crate) use error::unpack;
 pub use layer::{GoMicroLayer, GoMicroService};
 pub use response::{GoMicroBody, GoMicroFuture};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Request, Uri};
 
@@ -53,6 +54,11 @@ pub(super) fn translate<B>(services: &Services, request: &mut Request<B>) -> Opt
         *request.uri_mut() = uri;
     }
     Some(caller)
+}
+
+/// Whether a client was told to send JSON, which no service here reads.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|sent| sent.as_bytes().starts_with(b"application/grpc+json"))
 }
 
 /// go-micro's server reads a number without a sign; of anything else it takes no notice, and neither do we.

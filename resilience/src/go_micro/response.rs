@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -15,8 +15,10 @@ pin_project! {
     #[derive(Debug)]
     pub struct GoMicroFuture<F> {
         #[pin]
-        inner: F,
+        inner: Option<F>,
         caller: Option<Caller>,
+        // The head of an answer of ours.
+        refused: Option<HeaderMap>,
     }
 }
 
@@ -24,15 +26,21 @@ pin_project! {
     /// A body whose trailers go-micro understands, if it is the caller.
     #[derive(Debug)]
     pub struct GoMicroBody<R> {
+        // None: there is none.
         #[pin]
-        inner: R,
+        inner: Option<R>,
         caller: Option<Caller>,
     }
 }
 
 impl<F> GoMicroFuture<F> {
     pub(super) const fn new(inner: F, caller: Option<Caller>) -> Self {
-        Self { inner, caller }
+        Self { inner: Some(inner), caller, refused: None }
+    }
+
+    /// An answer without the service.
+    pub(super) const fn refused(head: HeaderMap) -> Self {
+        Self { inner: None, caller: None, refused: Some(head) }
     }
 }
 
@@ -44,13 +52,19 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.inner.poll(cx));
+        if let Some(head) = this.refused.take() {
+            let mut response = Response::new(GoMicroBody { inner: None, caller: None });
+            *response.headers_mut() = head;
+            return Poll::Ready(Ok(response));
+        }
+        let Some(inner) = this.inner.as_pin_mut() else { return Poll::Pending };
+        let response = ready!(inner.poll(cx));
         let caller = this.caller.take();
         Poll::Ready(response.map(|mut response| {
             if let Some(caller) = &caller {
                 caller.explain(response.headers_mut());
             }
-            response.map(|inner| GoMicroBody { inner, caller })
+            response.map(|inner| GoMicroBody { inner: Some(inner), caller })
         }))
     }
 }
@@ -64,7 +78,8 @@ impl<R: Body<Data = Bytes>> Body for GoMicroBody<R> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
         let this = self.project();
-        let mut frame = ready!(this.inner.poll_frame(cx));
+        let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
+        let mut frame = ready!(inner.poll_frame(cx));
         if let (Some(caller), Some(Ok(frame))) = (this.caller, &mut frame)
             && let Some(trailers) = frame.trailers_mut()
         {
@@ -74,10 +89,10 @@ impl<R: Body<Data = Bytes>> Body for GoMicroBody<R> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -12,6 +12,8 @@ mod contract;
 mod ejecting;
 mod fleet;
 mod frozen;
+#[cfg(feature = "go-micro")]
+mod go_micro;
 mod lists;
 mod retrying;
 mod servers;
