@@ -27,7 +27,7 @@ use crate::kubernetes::home::home;
 use crate::kubernetes::lease::KubeLease;
 use crate::kubernetes::routes::{self, Kept};
 use crate::kubernetes::traefik::Traefik;
-use crate::kubernetes::watch::{Wake, start, wake_all};
+use crate::kubernetes::watch::{Wake, start, wake_all, wake_called};
 use crate::kubernetes::{Cluster, Guarded, Stores};
 use crate::leader::decide::identity;
 use crate::leader::{Clock, Elector, End, Leadership, supervise};
@@ -238,6 +238,7 @@ async fn wake_on_reports(
             Changed::One(of) => {
                 let _ = wake.send(ObjectRef::new(&of.name).within(&of.namespace));
             }
+            Changed::Called(name) => wake_called(&wake, &stores, name),
             Changed::All => wake_all(&wake, &stores.resources),
         }
     }

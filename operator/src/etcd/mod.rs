@@ -10,6 +10,7 @@ mod commit;
 mod drift;
 mod inventory;
 mod link;
+pub mod outliers;
 mod reports;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,8 +29,8 @@ use crate::gate::DEADLINE;
 use crate::group::Group;
 use crate::intents::Intents;
 use crate::ports::{
-    Answer, EpochStore, Fence, Inventory, PolicyStore, RawView, Reported, StoreOp, StoreView, TxnError,
-    Unavailable,
+    Answer, Ejected, EpochStore, Fence, Inventory, PolicyStore, RawView, Reported, StoreOp, StoreView,
+    TxnError, Unavailable,
 };
 use batch::{Change, revision};
 use commit::Commit;
@@ -190,6 +191,10 @@ impl PolicyStore for Etcd {
 
     fn reports(&self, of: &Ident) -> Option<Reported> {
         self.reports.of(of)
+    }
+
+    fn outliers(&self, name: &str) -> Option<Arc<Ejected>> {
+        self.reports.outliers(name)
     }
 }
 

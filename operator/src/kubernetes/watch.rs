@@ -71,6 +71,13 @@ pub fn wake_all(wake: &Wake, resources: &Store<Guarded>) {
     }
 }
 
+/// Wakes those that ask for or hold this name in Consul, in lower case.
+pub fn wake_called(wake: &Wake, stores: &Stores, name: String) {
+    for of in stores.claimants("", &[Claim::ConsulName(name)]) {
+        let _ = wake.send(ObjectRef::from_obj(&*of));
+    }
+}
+
 /// Wakes those that use the Service that an event is about; after a list, all: what it left out is told by
 /// nothing else.
 fn wake_by<K: ResourceExt>(

@@ -13,8 +13,8 @@ use super::place::Place;
 use crate::deadman::port::{Node, Renewal, Session, Sessions};
 use crate::gate::DEADLINE;
 use crate::ports::{
-    Answer, CatalogOp, ConsulCatalog, EpochStore, Fence, Inventory, NodeView, Owner, PolicyStore, Reported,
-    Route, RouteError, RouteStore, RouteView, StoreOp, StoreView, TxnError, Unavailable,
+    Answer, CatalogOp, ConsulCatalog, Ejected, EpochStore, Fence, Inventory, NodeView, Owner, PolicyStore,
+    Reported, Route, RouteError, RouteStore, RouteView, StoreOp, StoreView, TxnError, Unavailable,
 };
 use crate::world::Wire;
 
@@ -185,6 +185,10 @@ impl PolicyStore for Etcd {
 
     fn reports(&self, _: &Ident) -> Option<Reported> {
         Some(Reported::default())
+    }
+
+    fn outliers(&self, _: &str) -> Option<Arc<Ejected>> {
+        Some(Arc::default())
     }
 }
 
