@@ -77,15 +77,21 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Whether something beside the fault has cost calls: the peer lost some at an instance that was well, every call in
-    /// a hundred took it half of the deadline there, or calls were begun too late. The channels have no part in that.
-    pub fn disturbed(&self, well: impl Fn(&str) -> bool) -> bool {
-        let ill =
-            |figures: &Figures| figures.errors() > 0 || Duration::from_micros(figures.p99_us) > DEADLINE / 2;
-        let peer = &self.round_robin.by_instance;
+    /// Whether something beside the fault has cost calls: the peer lost some at an instance that was well, or some were
+    /// not begun. The channels have no part in that.
+    pub fn disturbed(&self, well: &[String]) -> bool {
         let unsent = |figures: &Figures| figures.errors.contains_key(UNSENT);
-        peer.iter().any(|(instance, figures)| well(instance) && ill(figures))
+        self.control(well).any(|figures| figures.errors() > 0)
             || [&self.retried, &self.once, &self.round_robin].into_iter().any(unsent)
+    }
+
+    /// How long a call in a hundred took the peer, at least, at the slowest of the instances that were well.
+    pub fn control_p99(&self, well: &[String]) -> Duration {
+        Duration::from_micros(self.control(well).map(|figures| figures.p99_us).max().unwrap_or_default())
+    }
+
+    fn control(&self, well: &[String]) -> impl Iterator<Item = &Figures> {
+        well.iter().filter_map(|instance| self.round_robin.by_instance.get(instance))
     }
 }
 
