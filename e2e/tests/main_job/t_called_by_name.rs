@@ -267,6 +267,14 @@ async fn cut_off(world: &World, address: &str) -> Result<()> {
         Ok::<_, anyhow::Error>(())
     })
     .await?;
+    eventually("so does the status of who is called, and by whom it is not", || async {
+        let status = resource::api(world).get("user").await?.status.unwrap_or_default();
+        let outlier = status.outliers.iter().find(|one| one.endpoint == address);
+        let outlier = outlier.with_context(|| format!("{:?}", status.outliers))?;
+        ensure!(outlier.callers.iter().any(|caller| caller == "shop/callers"), "{outlier:?}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await?;
     eprintln!("ejected after {ejected:?}");
     Ok(())
 }
