@@ -205,7 +205,8 @@ async fn t_a_frozen_instance_costs_few_calls_until_it_is_known_and_none_then() -
         let (pod, address, others) = one(&world).await?;
         node::signal(&world, &pod, USERS, "STOP").await?;
         let known = passes(&world, &address, false).await;
-        node::signal(&world, &pod, USERS, "CONT").await?;
+        // What ended meanwhile needs none; whether all is well again, `calm` sees.
+        node::signal(&world, &pod, USERS, "CONT").await.ok();
         known.map(|()| others)
     })
     .await?;
