@@ -25,9 +25,9 @@ use crate::etcd::{Changed, Etcd, Reports, follow_drift};
 use crate::kubernetes::herald::tell_of_dead_man;
 use crate::kubernetes::home::home;
 use crate::kubernetes::lease::KubeLease;
-use crate::kubernetes::routes;
+use crate::kubernetes::routes::{self, Kept};
 use crate::kubernetes::traefik::Traefik;
-use crate::kubernetes::watch::{Wake, start, wake_all};
+use crate::kubernetes::watch::{Wake, start, wake_all, wake_called};
 use crate::kubernetes::{Cluster, Guarded, Stores};
 use crate::leader::decide::identity;
 use crate::leader::{Clock, Elector, End, Leadership, supervise};
@@ -92,9 +92,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (drifted, drifts) = mpsc::unbounded_channel();
     tokio::spawn(drift::wake(drifts, wake.clone(), stores.resources.clone()));
     tokio::spawn(consul.clone().follow_drift(drifted.clone()));
-    tokio::spawn(routes::follow_drift(client.clone(), drifted.clone()));
+    let kept = Kept::default();
+    tokio::spawn(routes::follow_drift(client.clone(), kept.clone(), drifted.clone()));
     let (link, keys, intents) = (config.etcd.config(), Keys::new(&config.cluster), etcd.intents());
     tokio::spawn(follow_drift(link, keys, prefixes, intents, drifted));
+    for back in [consul.back(), etcd.back()] {
+        tokio::spawn(wake_on_return(back, wake.clone(), stores.clone()));
+    }
     let consul: Arc<dyn ConsulCatalog> = consul;
     let etcd: Arc<dyn PolicyStore> = Arc::new(etcd);
     let context = Arc::new(Context {
@@ -102,7 +106,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         cluster: Arc::new(Cluster::new(client.clone(), stores.clone(), &config.name)),
         consul: Fenced::new(consul, "Consul", &me, signals.clone()),
         etcd: Fenced::new(etcd, "etcd", &me, signals.clone()),
-        routes: Arc::new(Traefik::new(client.clone())),
+        routes: Arc::new(Traefik::new(client.clone(), kept)),
         metrics,
         memory: Memory::default(),
         deletions: Deletions::default(),
@@ -234,6 +238,7 @@ async fn wake_on_reports(
             Changed::One(of) => {
                 let _ = wake.send(ObjectRef::new(&of.name).within(&of.namespace));
             }
+            Changed::Called(name) => wake_called(&wake, &stores, name),
             Changed::All => wake_all(&wake, &stores.resources),
         }
     }
@@ -244,6 +249,18 @@ async fn wake_on_resync(signals: Arc<Signals>, wake: Wake, stores: Stores) {
         signals.resync.notified().await;
         tracing::info!("everything is looked at again");
         wake_all(&wake, &stores.resources);
+    }
+}
+
+/// How often at most a backend that comes and goes has everything looked at.
+const RETURNS: Duration = Duration::from_secs(10);
+
+/// Whoever was refused while a backend was away need not wait out a back-off. How many of them ask it at once is bounded
+/// by the queue.
+async fn wake_on_return(mut back: watch::Receiver<u64>, wake: Wake, stores: Stores) {
+    while back.changed().await.is_ok() {
+        wake_all(&wake, &stores.resources);
+        tokio::time::sleep(RETURNS).await;
     }
 }
 

@@ -57,10 +57,8 @@ fn concerned(resources: &Store<Guarded>, drifted: Drifted) -> Vec<Ident> {
         Drifted::Raw(key) => Claim::RawKey(key),
     };
     let has = |resource: &Guarded| {
-        resource
-            .0
-            .as_ref()
-            .is_ok_and(|of| claims::asked(of).contains(&key) || claims::held(of).contains(&key))
+        let of = resource.holder();
+        claims::asked(of).contains(&key) || claims::held(of).contains(&key)
     };
     let all = resources.state_filter(has);
     all.iter().map(|of| Ident::new(of.namespace().unwrap_or_default(), of.name_any())).collect()

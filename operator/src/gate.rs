@@ -1,11 +1,13 @@
 //! Every call to a backend under a policy of our own library: a deadline, and a breaker that opens after some calls in
 //! a row got no answer, so that a silent backend does not slow down the others. One probe asks whether it is back;
-//! whoever was refused comes again by its own back-off, so a backend that recovers is not overrun.
+//! whoever was refused comes again by its own back-off, or when it is told that the backend is back.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fusebox::{BreakerMode, Command, CommandError, Fusebox, Policy, PolicyBuilder};
+use tokio::sync::watch;
 
 use crate::ports::Unavailable;
 
@@ -25,6 +27,8 @@ const COMMAND: &str = "call";
 pub struct Gate {
     what: &'static str,
     command: Command,
+    refuses: AtomicBool,
+    back: watch::Sender<u64>,
 }
 
 impl Gate {
@@ -50,7 +54,17 @@ impl Gate {
     fn under(what: &'static str, policy: PolicyBuilder<'_>) -> Self {
         // Its numbers are in range, which a test shows; were they not, the compiled-in policy's would hold.
         let fusebox = Fusebox::fixed(policy.build().unwrap_or_else(|_| Policy::compiled_in()));
-        Self { what, command: fusebox.command(COMMAND) }
+        Self {
+            what,
+            command: fusebox.command(COMMAND),
+            refuses: AtomicBool::new(false),
+            back: watch::Sender::default(),
+        }
+    }
+
+    /// How often the backend was found to be back after calls had been refused.
+    pub fn back(&self) -> watch::Receiver<u64> {
+        self.back.subscribe()
     }
 
     /// Runs `call`.
@@ -62,9 +76,17 @@ impl Gate {
             Unavailable(format!("{} gave no answer within {} s{ago}", self.what, DEADLINE.as_secs()))
         };
         match self.command.call(|| async { Ok::<_, Infallible>(call.await) }).await {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                if self.refuses.swap(false, Ordering::Relaxed) {
+                    self.back.send_modify(|times| *times += 1);
+                }
+                answer
+            }
             Err(CommandError::Timeout(_)) => Err(silent("").into()),
-            Err(_) => Err(silent(", several times a moment ago").into()),
+            Err(_) => {
+                self.refuses.store(true, Ordering::Relaxed);
+                Err(silent(", several times a moment ago").into())
+            }
         }
     }
 }
@@ -104,6 +126,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_call_asks_whether_it_is_back_and_the_others_wait_for_its_answer() {
         let gate = Gate::new("a test");
+        let mut back = gate.back();
         for _ in 0..PATIENCE {
             silence(&gate).await;
         }
@@ -113,7 +136,12 @@ mod tests {
             Ok::<_, Unavailable>(2)
         });
         assert_eq!(probe.await, Ok(2));
+        assert!(back.has_changed().unwrap(), "whoever was refused may come");
+        back.mark_unchanged();
         assert_eq!(answer(&gate).await, Ok(1));
+        silence(&gate).await;
+        assert_eq!(answer(&gate).await, Ok(1));
+        assert!(!back.has_changed().unwrap(), "nobody was refused");
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 pub const PACE: Duration = Duration::from_millis(500);
 
 /// Of all resources.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pace<Of> {
     every: Duration,
     told: HashMap<Of, Instant>,

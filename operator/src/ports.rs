@@ -6,6 +6,7 @@
 //! - `transact` is all or nothing, and does nothing if the epoch key is not at `fence`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use fusebox_policy::keys::Ident;
@@ -208,6 +209,24 @@ pub struct Reported {
     pub ended: BTreeMap<String, Timestamp>,
 }
 
+/// An endpoint that callers have ejected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outlier {
+    /// Since when this process knows of it.
+    pub since: Timestamp,
+    /// Why it was ejected first, for a person.
+    pub reason: String,
+    /// The first few of the callers, by name.
+    pub callers: Vec<Ident>,
+    /// How many callers there are.
+    pub services: usize,
+    /// How many instances of theirs.
+    pub instances: usize,
+}
+
+/// The endpoints that callers have ejected of those that they found under one name.
+pub type Ejected = BTreeMap<SocketAddr, Outlier>;
+
 /// etcd.
 pub trait PolicyStore: EpochStore {
     /// What is published of a resource, and the state of the raw keys it wants.
@@ -226,6 +245,9 @@ pub trait PolicyStore: EpochStore {
 
     /// What the instances of a resource report; None while reports cannot be read.
     fn reports(&self, of: &Ident) -> Option<Reported>;
+
+    /// What callers report to have ejected of a name in Consul; None while reports cannot be read.
+    fn outliers(&self, name: &str) -> Option<Arc<Ejected>>;
 }
 
 /// A route object as it is in the cluster.
@@ -271,11 +293,12 @@ pub enum RouteError {
 
 /// Traefik's route objects.
 pub trait RouteStore: Send + Sync {
-    /// The objects of these names that exist.
+    /// The objects of these names that exist. Where none is `wanted`, none need be found that a watch will tell of.
     fn read<'a>(
         &'a self,
         namespace: &'a str,
         names: &'a [String],
+        wanted: bool,
     ) -> Answer<'a, Result<BTreeMap<String, RouteView>, RouteError>>;
 
     /// Creates or changes one.

@@ -23,6 +23,7 @@ mod limits;
 pub mod merge;
 mod method_match;
 pub mod policy;
+pub mod reason;
 mod rules;
 #[cfg(feature = "crd")]
 pub mod v1alpha1;

@@ -27,7 +27,7 @@ pub use outbound::{
     RetrySpec, SlowCallSpec,
 };
 pub use rate::{RateLimitSpec, RateScope};
-pub use status::{Failure, Instances, OpenBreaker, ResilientServiceStatus, Summary};
+pub use status::{EjectedEndpoint, Failure, Instances, OpenBreaker, ResilientServiceStatus, Summary};
 
 /// The API group.
 pub const GROUP: &str = "fusebox.dev";
@@ -67,6 +67,7 @@ pub const PROCEED_ANNOTATION: &str = "fusebox.dev/proceed-with-deletions";
         json_path = ".spec.gateway.routes[0].host",
         priority = 1
     ),
+    printcolumn(name = "Outliers", type_ = "integer", json_path = ".status.outlierCount", priority = 1),
     printcolumn(
         name = "Message",
         type_ = "string",

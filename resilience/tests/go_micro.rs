@@ -130,8 +130,8 @@ async fn a_status_in_the_trailers_is_explained_too() {
 /// The client was told to; nobody of the service is asked.
 #[tokio::test]
 async fn json_is_refused_and_the_caller_is_told_what_to_do() {
-    let served = Router::new().fallback(async || -> Response<Body> { panic!("it was called") });
-    let server = served.layer(GoMicroLayer::new(["user.v1.UserService"]));
+    let never = Router::new().fallback(async || -> Response<Body> { panic!("it was called") });
+    let server = never.layer(GoMicroLayer::new(["user.v1.UserService"]));
     let request = Request::post("/user.service.UserService/GetUser")
         .header("content-type", "application/grpc+json")
         .header("x-content-type", "application/grpc+json")

@@ -145,7 +145,49 @@ impl Schedule {
             let action = action(&mut random, pods, place);
             schedule.actions.push((Duration::from_millis(at), action));
         }
+        if place == Place::OwnEtcd {
+            schedule.at_bad_moments(&mut random);
+        }
         schedule
+    }
+
+    /// Trouble of its own comes when it hurts most: just when a policy changes, and while the trouble before lasts.
+    fn at_bad_moments(&mut self, random: &mut fastrand::Rng) {
+        let mut more = Vec::new();
+        for (at, action) in &self.actions {
+            let changes = matches!(action, Action::Edit(_) | Action::Foreign(Foreign::Another(_)));
+            if !changes || random.u8(0..3) > 0 {
+                continue;
+            }
+            let soon = |random: &mut fastrand::Rng, most| *at + Duration::from_millis(random.u64(0..most));
+            let wire = |random: &mut fastrand::Rng, pod| {
+                let fault = match random.u8(0..4) {
+                    0 => Fault::Cut,
+                    1 => Fault::Slow(Duration::from_millis(random.u64(1000..4000))),
+                    _ => Fault::Silent,
+                };
+                Action::Wire { pod, fault, lasts: Duration::from_millis(random.u64(12_000..45_000)) }
+            };
+            if random.u8(0..4) > 0 {
+                more.push((soon(random, 250), wire(random, None)));
+            }
+            if random.bool() {
+                let pod = Some(random.usize(0..self.pods));
+                more.push((soon(random, 500), wire(random, pod)));
+            }
+            if random.u8(0..3) == 0 {
+                more.push((soon(random, 12_000), Action::Elect));
+            }
+            if random.u8(0..3) == 0 {
+                more.push((soon(random, 2000), Action::Foreign(Foreign::Another(random.u64(1..=4)))));
+            }
+            if random.u8(0..6) == 0 {
+                more.push((soon(random, 9000), Action::RestartOperator));
+            }
+        }
+        self.actions.extend(more);
+        // Stable: what was at one moment stays in its order.
+        self.actions.sort_by_key(|(at, _)| *at);
     }
 }
 

@@ -23,7 +23,7 @@ pub fn run(_args: &Args) -> Result<()> {
     debian::ensure("curl", cluster.progress())?;
     debian::ensure("openssl", cluster.progress())?;
     cluster.up(&Options::default())?;
-    test::images(&cluster)?;
+    test::images(&cluster, &[])?;
     install::platform(&cluster)?;
     install::operator(&cluster)?;
     install::shop(&cluster)?;

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use fusebox_cluster::{Cluster, Options, install};
+use fusebox_cluster::{Cluster, Options, disk, install};
 
 use crate::cargo::cargo;
 use crate::steps::Steps;
 use crate::{check, long, selftest};
+
+/// What a build of everything takes, in GiB.
+const BUILD: u64 = 12;
 
 /// The packages that run in the cluster.
 const PACKAGES: [&str; 2] = ["fusebox-operator", "user-service"];
@@ -38,6 +41,13 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn all(cluster: &Cluster, steps: &mut Steps, args: &Args) -> Result<()> {
     let checkout = &cluster.places().checkout;
+    steps.run("room on the disk", || {
+        let target = checkout.join("target/debug");
+        if !target.exists() {
+            disk::room(checkout, disk::CLUSTER + BUILD, "a first build, and a cluster,")?;
+        }
+        disk::room(&cluster.places().state, disk::CLUSTER, "a cluster")
+    })?;
     // Programs first: installing them is no trace of a cluster, and the library's tests run etcd.
     steps.run("programs for the cluster", || cluster.prepare())?;
     check::all(cluster, steps)?;
@@ -67,14 +77,14 @@ fn all(cluster: &Cluster, steps: &mut Steps, args: &Args) -> Result<()> {
 }
 
 fn on_cluster(cluster: &Cluster, steps: &mut Steps) -> Result<()> {
-    steps.run("images", || images(cluster))?;
+    // As the tests before: one set of features, one build.
+    steps.run("images", || images(cluster, &["--tests"]))?;
     steps.run("platform, operator and shop installed", || {
         install::platform(cluster)?;
         install::operator(cluster)?;
         install::shop(cluster)
     })?;
     steps.run("end-to-end tests", || {
-        // The whole workspace, as the tests before: one set of features, one build.
         let test = ["test", "--workspace", "--test", "main_job", "--", "--test-threads=1"];
         cargo(&cluster.places().checkout, &test)
     })?;
@@ -84,10 +94,9 @@ fn on_cluster(cluster: &Cluster, steps: &mut Steps) -> Result<()> {
     Ok(())
 }
 
-/// Build our images and load them.
-pub fn images(cluster: &Cluster) -> Result<()> {
-    // The whole workspace, as the tests: one set of features, one build.
-    cargo(&cluster.places().checkout, &["build", "--workspace", "--bins"])?;
+/// Builds our programs, and with them what else is asked of cargo; their images are given to the cluster.
+pub fn images(cluster: &Cluster, with: &[&str]) -> Result<()> {
+    cargo(&cluster.places().checkout, &[&["build", "--workspace", "--bins"], with].concat())?;
     let images = PACKAGES.iter().map(|package| cluster.image(package)).collect::<Result<Vec<_>>>()?;
     cluster.load(&images)
 }

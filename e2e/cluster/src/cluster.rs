@@ -8,7 +8,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::Exec;
 use crate::tools::{self, Target};
-use crate::{Image, Node, Places, Progress, Road, Status, etcd, images, kind, lock, packages, ports, road};
+use crate::{
+    Image, Node, Places, Progress, Road, Status, disk, etcd, images, kind, lock, packages, ports, road,
+};
 
 /// How the cluster should be.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +74,7 @@ impl Cluster {
     }
 
     fn create(&self, config: &str) -> Result<()> {
+        disk::room(&self.places.state, disk::CLUSTER, "a cluster")?;
         let (places, progress) = (&self.places, self.progress);
         let road = Road::choose(places, progress)?;
         road.take(places)?;

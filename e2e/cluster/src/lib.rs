@@ -16,6 +16,7 @@
 #![allow(clippy::disallowed_types)]
 
 mod cluster;
+pub mod disk;
 mod env;
 pub mod etcd;
 pub mod images;

@@ -16,6 +16,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::gate::{DEADLINE, Gate};
@@ -95,6 +96,11 @@ impl Http {
              \"fusebox-{cluster}-\", service_prefix \"\" and key_prefix \"fusebox/{cluster}/\""
         );
         Self { needs, ..self }
+    }
+
+    /// How often Consul was found to be back after calls had been refused.
+    pub fn back(&self) -> watch::Receiver<u64> {
+        self.gate.back()
     }
 
     /// The answer as JSON; None where there is nothing: 404, or `null`.

@@ -64,6 +64,11 @@ impl Consul {
         }
     }
 
+    /// How often Consul was found to be back after calls had been refused.
+    pub fn back(&self) -> watch::Receiver<u64> {
+        self.http.back()
+    }
+
     fn epoch_key(&self) -> String {
         format!("fusebox/{}/epoch", self.cluster)
     }

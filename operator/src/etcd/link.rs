@@ -2,7 +2,7 @@
 
 use etcd_client::{Client, GetResponse, Txn, TxnOpResponse};
 use fusebox::etcd::{EtcdConfig, connect};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::batch::Found;
 use crate::gate::Gate;
@@ -51,6 +51,11 @@ impl Link {
     /// Nothing is sent yet.
     pub fn new(config: EtcdConfig) -> Self {
         Self { config, client: Mutex::default(), gate: Gate::new("etcd") }
+    }
+
+    /// How often etcd was found to be back after calls had been refused.
+    pub fn back(&self) -> watch::Receiver<u64> {
+        self.gate.back()
     }
 
     /// One transaction. After a failure the next one connects anew: with a rotated password, to a moved

@@ -10,6 +10,7 @@ mod commit;
 mod drift;
 mod inventory;
 mod link;
+pub mod outliers;
 mod reports;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use etcd_client::{Compare, CompareOp, Txn, TxnOp};
 use fusebox::etcd::EtcdConfig;
 use fusebox_policy::keys::{Ident, Keys};
 use fusebox_policy::wire::{Claim, Epoch};
+use tokio::sync::watch;
 
 pub use drift::follow_drift;
 pub use reports::{Changed, Reports};
@@ -27,8 +29,8 @@ use crate::gate::DEADLINE;
 use crate::group::Group;
 use crate::intents::Intents;
 use crate::ports::{
-    Answer, EpochStore, Fence, Inventory, PolicyStore, RawView, Reported, StoreOp, StoreView, TxnError,
-    Unavailable,
+    Answer, Ejected, EpochStore, Fence, Inventory, PolicyStore, RawView, Reported, StoreOp, StoreView,
+    TxnError, Unavailable,
 };
 use batch::{Change, revision};
 use commit::Commit;
@@ -53,6 +55,11 @@ impl Etcd {
         let (keys, link) = (Keys::new(cluster), Arc::new(Link::new(config)));
         let commit = Group::new(Commit::new(link.clone(), keys.epoch()));
         Self { link, commit, keys, allowed, reports, intents: Intents::default() }
+    }
+
+    /// How often etcd was found to be back after calls had been refused.
+    pub fn back(&self) -> watch::Receiver<u64> {
+        self.link.back()
     }
 
     /// What it writes from now on.
@@ -184,6 +191,10 @@ impl PolicyStore for Etcd {
 
     fn reports(&self, of: &Ident) -> Option<Reported> {
         self.reports.of(of)
+    }
+
+    fn outliers(&self, name: &str) -> Option<Arc<Ejected>> {
+        self.reports.outliers(name)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the instances report: followed, kept, and told on at most twice a second for each resource.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,16 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
+use super::outliers::Outliers;
 use crate::pace::{PACE, Pace};
-use crate::ports::Reported;
+use crate::ports::{Ejected, Reported};
 
 /// After this long without etcd the reports are no longer believed: the leases behind them may have ended. A silent
 /// watch is noticed within 8 s, a pass waits 5 s for etcd and 1 s to write the status: 19 s, less than twice a lease.
 const STALE: Duration = Duration::from_secs(5);
 
-/// How long a report's lease is. After etcd gave leases their whole time anew, who reports is known after that.
+/// How long a report's lease is. After etcd gave leases their whole time anew, who reports is known after that. Whether
+/// it did so in a silence cannot always be seen: a restored one may be of the same term, and further than before.
 const LEASE: Duration = Duration::from_secs(10);
 
 /// How many ended reports are remembered, and for how long: enough to explain the trouble of a night.
@@ -41,6 +43,7 @@ struct State {
     all: All,
     /// The ended ones in `all`, oldest first.
     ended: VecDeque<(Timestamp, Ident, String)>,
+    outliers: Outliers,
     believed: bool,
 }
 
@@ -74,6 +77,8 @@ impl State {
 pub enum Changed {
     /// One resource's.
     One(Ident),
+    /// Callers': what they have ejected of those they found under this name in Consul, in lower case.
+    Called(String),
     /// Everybody's: they came, or went, as a whole.
     All,
 }
@@ -83,6 +88,12 @@ impl Reports {
     pub fn of(&self, of: &Ident) -> Option<Reported> {
         let state = self.0.borrow();
         state.believed.then(|| state.all.get(of).cloned().unwrap_or_default())
+    }
+
+    /// What callers have ejected under this name in Consul; None while reports cannot be read.
+    pub fn outliers(&self, name: &str) -> Option<Arc<Ejected>> {
+        let state = self.0.borrow();
+        state.believed.then(|| state.outliers.of(name))
     }
 
     /// Waits for the first list.
@@ -112,6 +123,7 @@ impl Reports {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut lost_at: Option<Instant> = None;
         let mut doubted_until: Option<Instant> = None;
+        let mut silent = false;
         loop {
             let doubted = doubted_until.unwrap_or_else(far);
             let stale = lost_at.map_or_else(far, |at| at + STALE);
@@ -128,7 +140,8 @@ impl Reports {
                     for one in self.take(keys, change, Timestamp::now()) {
                         let told = match one {
                             Changed::One(of) => pace.note(of, Instant::now()).map(Changed::One),
-                            Changed::All => Some(Changed::All),
+                            // At its own pace already, and the whole at none.
+                            told => Some(told),
                         };
                         if let Some(one) = told { let _ = changed.send(one); }
                     }
@@ -136,6 +149,7 @@ impl Reports {
                 Ok(()) = connected.changed() => {
                     let now = *connected.borrow_and_update();
                     lost_at = if now { None } else { lost_at.or_else(|| Some(Instant::now())) };
+                    if now && std::mem::take(&mut silent) { doubted_until = Some(Instant::now() + LEASE); }
                     if now && doubted_until.is_none() && self.believe(true) { let _ = changed.send(Changed::All); }
                 }
                 _ = timeout_at(doubted, std::future::pending::<()>()) => {
@@ -144,9 +158,14 @@ impl Reports {
                 }
                 _ = timeout_at(stale, std::future::pending::<()>()) => {
                     lost_at = None;
+                    silent = true;
                     if self.believe(false) { let _ = changed.send(Changed::All); }
                 }
-                _ = tick.tick() => pace.due(Instant::now()).into_iter().for_each(|of| { let _ = changed.send(Changed::One(of)); }),
+                _ = tick.tick() => {
+                    let now = Instant::now();
+                    let due = pace.due(now).into_iter().map(Changed::One);
+                    for one in due.chain(self.due(now)) { let _ = changed.send(one); }
+                }
             }
         }
     }
@@ -156,36 +175,62 @@ impl Reports {
         self.0.send_if_modified(|state| std::mem::replace(&mut state.believed, believed) != believed)
     }
 
+    /// What time brings.
+    fn due(&self, at: Instant) -> Vec<Changed> {
+        let mut due = Vec::new();
+        self.0.send_if_modified(|state| {
+            due = state.outliers.due(at);
+            false
+        });
+        due.into_iter().map(Changed::Called).collect()
+    }
+
     fn take(&self, keys: &Keys, change: Change, now: Timestamp) -> Vec<Changed> {
+        let at = Instant::now();
         match change {
             Change::Snapshot(entries) => {
-                let mut all = All::new();
-                for (key, entry) in &entries {
-                    if let Some((of, instance, report)) = read(keys, key, entry) {
+                let (mut all, mut callers) = (All::new(), HashSet::new());
+                self.0.send_modify(|state| {
+                    for (key, entry) in &entries {
+                        let Some((of, instance, mut report)) = read(keys, key, entry) else { continue };
+                        let says = std::mem::take(&mut report.outliers);
+                        let caller = (of.clone(), instance.clone());
+                        callers.insert(caller.clone());
+                        state.outliers.say(caller, says, now, at);
                         all.entry(of).or_default().live.insert(instance, report);
                     }
-                }
-                self.0.send_replace(State { all, ended: VecDeque::new(), believed: true });
+                    state.outliers.only(&callers, now, at);
+                    (state.all, state.ended, state.believed) = (all, VecDeque::new(), true);
+                });
                 vec![Changed::All]
             }
             Change::Put { key, entry } => {
-                let Some((of, instance, report)) = read(keys, &key, &entry) else {
+                let Some((of, instance, mut report)) = read(keys, &key, &entry) else {
                     // What it said before it says no more.
                     return self.take(keys, Change::Delete { key, mod_revision: entry.mod_revision }, now);
                 };
+                // What a caller says of others is none of its own state: no pass of its resource sees it.
+                let says = std::mem::take(&mut report.outliers);
+                let mut called = Vec::new();
+                let mut is_news = true;
                 self.0.send_modify(|state| {
+                    called = state.outliers.say((of.clone(), instance.clone()), says, now, at);
                     let reported = state.all.entry(of.clone()).or_default();
-                    reported.ended.remove(&instance);
+                    let has_ended = reported.ended.remove(&instance).is_some();
+                    is_news = has_ended || reported.live.get(&instance) != Some(&report);
                     reported.live.insert(instance, report);
                 });
-                vec![Changed::One(of)]
+                let own = is_news.then_some(Changed::One(of));
+                own.into_iter().chain(called.into_iter().map(Changed::Called)).collect()
             }
             Change::Delete { key, .. } => {
                 let Some(Key::Report(of, instance)) = keys.parse(&key) else { return Vec::new() };
+                let mut called = Vec::new();
                 self.0.send_modify(|state| {
+                    called = state.outliers.say((of.clone(), instance.clone()), Vec::new(), now, at);
                     state.end(&of, &instance, now);
                 });
-                vec![Changed::One(of)]
+                std::iter::once(Changed::One(of)).chain(called.into_iter().map(Changed::Called)).collect()
             }
         }
     }
@@ -256,6 +301,46 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_a_caller_ejected_is_told_of_the_called_and_not_of_the_caller() {
+        const EJECTS: &str = include_str!("../../../policy/testdata/report-outliers.json");
+        let (reports, keys, caller) = (Reports::default(), Keys::new("demo"), Ident::new("web", "cart"));
+        let take = |change| reports.take(&keys, change, Timestamp::UNIX_EPOCH);
+        let called = || Changed::Called("user.service".to_owned());
+        let key = keys.report(&caller, "uid-1");
+        assert_eq!(reports.outliers("user.service"), None, "not read yet");
+        take(Change::Snapshot(BTreeMap::new()));
+        assert_eq!(take(put(&key, EJECTS)), [Changed::One(caller.clone()), called()]);
+        let report = &reports.of(&caller).unwrap().live["uid-1"];
+        assert_eq!(
+            (report.instance.as_str(), report.outliers.len()),
+            ("caller-0", 0),
+            "no pass of its own sees it"
+        );
+        let told = reports.outliers("User.Service").unwrap();
+        assert_eq!(told[&"10.1.0.7:50051".parse().unwrap()].callers, [caller.clone()]);
+        assert!(take(put(&key, EJECTS)).is_empty(), "no news for anybody");
+        tokio::time::advance(Duration::from_secs(15)).await;
+        let more = EJECTS.replace("10.1.0.7:50051", "10.1.0.8:50051");
+        assert_eq!(take(put(&key, &more)), [called()], "and the caller is not looked at for it");
+        let now = Instant::now();
+        assert!(reports.due(now + Duration::from_secs(29)).is_empty());
+        assert_eq!(reports.due(now + Duration::from_secs(30)), [called()]);
+        let endpoints =
+            || reports.outliers("user.service").unwrap().keys().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(endpoints(), ["10.1.0.8:50051"]);
+        reports.believe(false);
+        assert_eq!(reports.outliers("user.service"), None);
+        // It is gone while the watch was away.
+        take(Change::Snapshot(BTreeMap::new()));
+        assert_eq!(endpoints(), ["10.1.0.8:50051"]);
+        assert_eq!(reports.due(now + Duration::from_mins(2)), [called()]);
+        assert!(endpoints().is_empty());
+        take(put(&key, EJECTS));
+        let Changed::One(_) = take(Change::Delete { key, mod_revision: 9 })[0] else { unreachable!() };
+        assert_eq!(endpoints(), ["10.1.0.7:50051"], "for a while");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_a_reconnect_removed_is_never_believed_again() {
         for _ in 0..32 {
             let (reports, keys, user) = (Reports::default(), Keys::new("demo"), Ident::new("shop", "user"));
@@ -297,6 +382,37 @@ mod tests {
         assert_eq!(told.recv().await, Some(Changed::All));
         assert_eq!(Instant::now() - began, LEASE / 2 + LEASE);
         assert_eq!(reports.of(&user).unwrap().live.len(), 1, "it is renewed, so somebody stands behind it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_silence_a_report_is_believed_when_its_lease_had_time_to_end() {
+        let (reports, keys, user) = (Reports::default(), Keys::new("demo"), Ident::new("shop", "user"));
+        reports.take(&keys, Change::Snapshot(BTreeMap::new()), Timestamp::UNIX_EPOCH);
+        reports.take(&keys, put(&keys.report(&user, "uid-1"), REPORT), Timestamp::UNIX_EPOCH);
+        let (_begin_anew, restarted) = watch::channel(0);
+        let (connect, connected) = watch::channel(true);
+        let (changed, mut told) = mpsc::unbounded_channel();
+        let follower = reports.clone();
+        tokio::spawn(async move {
+            follower.attend(stream::pending(), connected, restarted, &keys, &changed).await;
+        });
+        let cut_off = async |time: Duration| {
+            connect.send_replace(false);
+            tokio::time::sleep(time).await;
+            connect.send_replace(true);
+            tokio::task::yield_now().await;
+        };
+        tokio::task::yield_now().await;
+        cut_off(STALE / 2).await;
+        tokio::time::sleep(STALE).await;
+        assert!(reports.of(&user).is_some(), "a short cut is none of a lease's business");
+        cut_off(STALE * 2).await;
+        let back = Instant::now();
+        assert_eq!(told.recv().await, Some(Changed::All));
+        assert_eq!(reports.of(&user), None);
+        assert_eq!(told.recv().await, Some(Changed::All));
+        assert_eq!(Instant::now() - back, LEASE);
+        assert_eq!(reports.of(&user).unwrap().live.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,12 +1,49 @@
-//! Events about the operator itself, on its pod.
+//! Events, one after the other and beside the work: on a bad night, when everybody has something to tell, they neither
+//! hold up a pass nor overrun the API server. What they tell is in conditions and logs as well.
 
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
-use tokio::sync::watch;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
 
 use super::{MANAGER, told};
 use crate::gate::Gate;
+
+/// How many may wait to be published; later ones are dropped.
+const WAITING: usize = 2000;
+
+/// Publishes Events.
+#[derive(Clone, Debug)]
+pub struct Herald(mpsc::Sender<(Event, ObjectReference)>);
+
+impl Herald {
+    /// Publishes as `reporter` until the last of its clones is gone.
+    pub fn start(client: Client, reporter: Reporter) -> Self {
+        let (tell, mut told_of) = mpsc::channel::<(Event, ObjectReference)>(WAITING);
+        tokio::spawn(async move {
+            let (recorder, gate) = (Recorder::new(client, reporter), Gate::restless("the Kubernetes API"));
+            while let Some((event, about)) = told_of.recv().await {
+                let publish = async { recorder.publish(&event, &about).await.map_err(|error| told(&error)) };
+                if let Err(error) = gate.run(publish).await {
+                    tracing::warn!(of = about.name, reason = event.reason, %error, "an Event could not be published");
+                }
+            }
+        });
+        Self(tell)
+    }
+
+    /// Has an Event published soon; it does not wait, and too many at once are dropped.
+    pub fn tell(&self, event: Event, about: ObjectReference) {
+        if let Err(TrySendError::Full((event, about))) = self.0.try_send((event, about)) {
+            tracing::debug!(
+                of = about.name,
+                reason = event.reason,
+                "too many Events at once: one is dropped"
+            );
+        }
+    }
+}
 
 /// Tells of each change of `late`: whether a dead man in Consul waits too long for its renewal. Ends when nobody is
 /// left to change it.
@@ -19,7 +56,7 @@ pub async fn tell_of_dead_man(client: Client, pod: String, mut late: watch::Rece
         ..ObjectReference::default()
     };
     let reporter = Reporter { controller: MANAGER.into(), instance: Some(pod) };
-    let (recorder, gate) = (Recorder::new(client, reporter), Gate::restless("the Kubernetes API"));
+    let herald = Herald::start(client, reporter);
     while late.changed().await.is_ok() {
         let (type_, reason, note) = if *late.borrow_and_update() {
             let note = "Consul renewed a dead man of this cluster no more for a quarter of its TTL: after one to two \
@@ -36,10 +73,7 @@ pub async fn tell_of_dead_man(client: Client, pod: String, mut late: watch::Rece
             action: "Renew".into(),
             secondary: None,
         };
-        let publish = async { recorder.publish(&event, &about).await.map_err(|error| told(&error)) };
-        if let Err(error) = gate.run(publish).await {
-            tracing::warn!(%error, "an Event about the dead man could not be published");
-        }
+        herald.tell(event, about.clone());
     }
 }
 
@@ -50,6 +84,36 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+
+    #[tokio::test]
+    async fn too_many_at_once_are_dropped_and_hold_up_nobody() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (told, mut seen) = mpsc::unbounded_channel();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let app = axum::Router::new().fallback(async move |Json(event): Json<Value>| {
+            told.send(event["regarding"]["name"].clone()).unwrap();
+            Json(event)
+        });
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let client = Client::try_from(kube::Config::new(url)).unwrap();
+        let herald = Herald::start(client, Reporter { controller: MANAGER.into(), instance: None });
+        let tell = |of: String| {
+            let about = ObjectReference { name: Some(of), ..ObjectReference::default() };
+            let [reason, action] = ["ConsulUnavailable", "Consul"].map(str::to_owned);
+            herald.tell(
+                Event { type_: EventType::Warning, reason, note: None, action, secondary: None },
+                about,
+            );
+        };
+        // Nobody else runs before the first await.
+        (0..WAITING + 10).for_each(|n| tell(format!("user-{n}")));
+        for n in 0..WAITING {
+            assert_eq!(seen.recv().await.unwrap(), format!("user-{n}"));
+        }
+        tell("later".into());
+        assert_eq!(seen.recv().await.unwrap(), "later");
+    }
 
     #[tokio::test]
     async fn both_changes_are_events_of_the_pod() {

@@ -1,5 +1,6 @@
 //! Kubernetes: what the watches delivered, and our writes to resources and their Events.
 
+mod guarded;
 pub mod herald;
 pub mod home;
 mod index;
@@ -20,8 +21,8 @@ use fusebox_policy::v1alpha1::{FINALIZER, ResilientService, ResilientServiceStat
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, Patch, PatchParams};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::core::PartialObjectMeta;
+use kube::runtime::events::{Event, EventType, Reporter};
 use kube::runtime::reflector::{ObjectRef, Store, store::WriterDropped};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
@@ -31,6 +32,8 @@ use crate::gate::Gate;
 use crate::model::{self, Endpoint, ServiceView};
 use crate::ports::{Answer, ClusterState, Finalizer, Notice, Standing, Unavailable};
 
+pub use guarded::{Guarded, Undecodable};
+use herald::Herald;
 use index::Index;
 
 /// The field manager of everything we write.
@@ -41,9 +44,6 @@ pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 const PAGE: u32 = 500;
 /// The longest note of an Event, in bytes.
 const MAX_NOTE: usize = 1000;
-
-/// A resource that may not be decodable: it must not keep the others from being watched.
-pub type Guarded = DeserializeGuard<ResilientService>;
 
 /// The caches.
 #[derive(Clone)]
@@ -76,7 +76,8 @@ impl By {
 
     fn all(resource: &Guarded) -> Vec<Self> {
         let namespace = resource.namespace().unwrap_or_default();
-        let claims = resource.0.iter().flat_map(|of| [claims::asked(of), claims::held(of)].concat());
+        let of = resource.holder();
+        let claims = [claims::asked(of), claims::held(of)].concat().into_iter();
         let claims = claims.map(|claim| Self::claim(&namespace, &claim));
         resource.uid().map(Self::Uid).into_iter().chain(claims).collect()
     }
@@ -111,7 +112,7 @@ impl Stores {
 pub struct Cluster {
     client: Client,
     stores: Stores,
-    recorder: Recorder,
+    herald: Herald,
     gate: Gate,
 }
 
@@ -119,8 +120,8 @@ impl Cluster {
     /// `instance` is this process, for the Events.
     pub fn new(client: Client, stores: Stores, instance: &str) -> Self {
         let reporter = Reporter { controller: MANAGER.into(), instance: Some(instance.to_owned()) };
-        let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, stores, recorder, gate: Gate::restless("the Kubernetes API") }
+        let herald = Herald::start(client.clone(), reporter);
+        Self { client, stores, herald, gate: Gate::restless("the Kubernetes API") }
     }
 
     fn api(&self, of: &ResilientService) -> Api<ResilientService> {
@@ -198,7 +199,7 @@ impl ClusterState for Cluster {
         let claims = claims.iter().map(|claim| By::claim(namespace, claim));
         let by: Vec<By> = claims.chain(uids.iter().cloned().map(By::Uid)).collect();
         let found = self.stores.by.find(&self.stores.resources, &by);
-        found.into_iter().filter_map(|guarded| guarded.0.as_ref().ok().cloned().map(Arc::new)).collect()
+        found.into_iter().map(|guarded| Arc::new(guarded.holder().clone())).collect()
     }
 
     fn exists(&self, uid: &str) -> bool {
@@ -295,14 +296,7 @@ impl ClusterState for Cluster {
             action: notice.action.clone(),
             secondary: None,
         };
-        Box::pin(async move {
-            let about = resource.object_ref(&());
-            let done = self
-                .gate
-                .run(async { self.recorder.publish(&event, &about).await.map_err(|error| told(&error)) });
-            if let Err(error) = done.await {
-                tracing::warn!(resource = %model::ident(resource), %error, "an Event could not be published");
-            }
-        })
+        self.herald.tell(event, resource.object_ref(&()));
+        Box::pin(std::future::ready(()))
     }
 }

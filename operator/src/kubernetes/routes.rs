@@ -4,6 +4,7 @@
 //! - Where Traefik's kinds are not installed there is nothing to watch; it is tried again, less and less often.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use fusebox_policy::keys::Ident;
 use futures::{Stream, StreamExt};
@@ -12,40 +13,58 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::utils::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, ResourceExt};
+use tokio::sync::watch;
 
 use super::traefik::{MANAGED_BY, kind, owner_name};
-use super::{MANAGER, watch};
+use super::{MANAGER, watch as watches};
 use crate::drift::{Drifted, Tell};
 
 type Meta = PartialObjectMeta<DynamicObject>;
 
-/// Follows them for ever. What is there at first is not told of: every resource is looked at anyway.
-pub async fn follow_drift(client: Client, tell: Tell) {
-    let api = Api::<Meta>::all_with(client, &kind());
-    let config = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
-    attend(watcher(api, config).default_backoff(), tell).await;
+/// The objects that there are, as far as the watch has told.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Arc<watch::Sender<Known>>);
+
+impl Kept {
+    /// Is none of these there? No, as long as that is not known.
+    pub fn none_of(&self, namespace: &str, names: &[String]) -> bool {
+        let known = self.0.borrow();
+        known.listed && !names.iter().any(|name| known.all.contains_key(&Ident::new(namespace, name)))
+    }
+
+    fn take(&self, event: watcher::Event<Meta>) -> BTreeSet<Ident> {
+        let mut changed = BTreeSet::new();
+        self.0.send_modify(|known| changed = known.of(event));
+        changed
+    }
 }
 
-async fn attend(events: impl Stream<Item = watcher::Result<watcher::Event<Meta>>>, tell: Tell) {
-    let mut known = Known::default();
+/// Follows them for ever. What is there at first is not told of: every resource is looked at anyway.
+pub async fn follow_drift(client: Client, kept: Kept, tell: Tell) {
+    let api = Api::<Meta>::all_with(client, &kind());
+    let config = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
+    attend(watcher(api, config).default_backoff(), &kept, tell).await;
+}
+
+async fn attend(events: impl Stream<Item = watcher::Result<watcher::Event<Meta>>>, kept: &Kept, tell: Tell) {
     let mut events = std::pin::pin!(events);
     let mut interrupted = String::new();
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
                 interrupted.clear();
-                for of in known.of(event) {
+                for of in kept.take(event) {
                     let _ = tell.send(Drifted::Of(of));
                 }
             }
             Err(error) => {
                 // Once: while Traefik is not installed this is so all the time.
-                let why = watch::why("IngressRoute", &error);
+                let why = watches::why("IngressRoute", &error);
                 if why == interrupted {
                     continue;
                 }
                 let what = "IngressRoutes cannot be watched; the resync looks at them meanwhile";
-                if watch::is_refused(&error) {
+                if watches::is_refused(&error) {
                     tracing::warn!("{what}: {why}");
                 } else {
                     tracing::info!("{what}: {why}");
@@ -158,5 +177,21 @@ metadata: {{ name: {name}, namespace: shop, uid: {name}, generation: {generation
             assert!(told(event).is_empty());
         }
         assert_eq!(told(InitDone), ["shop/b", "shop/c", "shop/user"]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_known_once_there_was_a_list() {
+        use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+        let kept = Kept::default();
+        let none_of = |names: [&str; 2]| kept.none_of("shop", &names.map(str::to_owned));
+        kept.take(Init);
+        kept.take(InitApply(object("a", 1, Some("a"))));
+        assert!(!none_of(["b", "c"]), "half a list is none");
+        kept.take(InitDone);
+        assert!(none_of(["b", "c"]) && !none_of(["a", "b"]));
+        kept.take(Apply(object("b", 1, Some("b"))));
+        assert!(!none_of(["b", "c"]));
+        kept.take(Delete(object("b", 1, Some("b"))));
+        assert!(none_of(["b", "c"]));
     }
 }

@@ -12,6 +12,7 @@ use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
+use super::routes::Kept;
 use super::traefik::Traefik;
 use super::*;
 use crate::ports::{Owner, Route, RouteStore};
@@ -49,6 +50,25 @@ fn stores() -> (Stores, Writer<Guarded>, Writer<Service>, Writer<EndpointSlice>)
     let (services, of_services) = reflector::store();
     let (slices, of_slices) = reflector::store();
     (Stores::new(resources, services, slices), of_resources, of_services, of_slices)
+}
+
+#[tokio::test]
+async fn one_that_cannot_be_decoded_keeps_what_it_holds() {
+    let (_fake, client) = fake(&[]).await;
+    let (stores, mut resources, _services, _slices) = stores();
+    let bad = "{ metadata: { name: bad, namespace: shop, uid: bad }, spec: { service: 5 }, status: { claims: \
+               [consul/user] } }";
+    for event in [Event::Init, Event::InitApply(serde_saphyr::from_str(bad).unwrap()), Event::InitDone] {
+        stores.by.see(&event);
+        resources.apply_watcher_event(&event);
+    }
+    let cluster = Cluster::new(client, stores, "test");
+    let young = "{ metadata: { name: user, namespace: other, uid: user }, spec: { service: { name: user }, consul: {} } }";
+    let young: ResilientService = serde_saphyr::from_str(young).unwrap();
+    let found = cluster.claimants("other", &claims::asked(&young), &BTreeSet::new());
+    let lost = claims::lost(&young, found.iter().map(Arc::as_ref));
+    let name = Claim::ConsulName("user".into());
+    assert_eq!(lost, [claims::Lost { claim: name, holder: None, held: true }]);
 }
 
 #[tokio::test]
@@ -113,7 +133,7 @@ async fn a_route_goes_with_its_owner() {
     let (fake, client) = fake(&[(404, missing), (200, there)]).await;
     let owner = Owner { ident: Ident::new("shop", "user"), uid: "uid-user".into() };
     let route = Route { name: "fusebox-user-plain".into(), spec: json!({ "routes": [] }) };
-    Traefik::new(client).apply(&owner, &route).await.unwrap();
+    Traefik::new(client, Kept::default()).apply(&owner, &route).await.unwrap();
     let seen = fake.seen.lock().await;
     let written = &seen[1].2["metadata"];
     // Kubernetes collects an object whose owner, of the same namespace and by UID, is gone.

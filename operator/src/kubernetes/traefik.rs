@@ -15,6 +15,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, Resource};
 use serde_json::json;
 
+use super::routes::Kept;
 use super::{MANAGER, told};
 use crate::gate::Gate;
 use crate::ports::{Answer, Owner, Route, RouteError, RouteStore, RouteView};
@@ -27,12 +28,13 @@ pub struct Traefik {
     client: Client,
     kind: ApiResource,
     gate: Gate,
+    kept: Kept,
 }
 
 impl Traefik {
-    /// Nothing is sent yet.
-    pub fn new(client: Client) -> Self {
-        Self { client, kind: kind(), gate: Gate::restless("the Kubernetes API") }
+    /// Nothing is sent yet. `kept` is filled by [`follow_drift`](super::routes::follow_drift).
+    pub fn new(client: Client, kept: Kept) -> Self {
+        Self { client, kind: kind(), gate: Gate::restless("the Kubernetes API"), kept }
     }
 
     fn api(&self, namespace: &str) -> Api<DynamicObject> {
@@ -93,9 +95,13 @@ impl RouteStore for Traefik {
         &'a self,
         namespace: &'a str,
         names: &'a [String],
+        wanted: bool,
     ) -> Answer<'a, Result<BTreeMap<String, RouteView>, RouteError>> {
         Box::pin(self.gate.run(async move {
             let mut found = BTreeMap::new();
+            if !wanted && self.kept.none_of(namespace, names) {
+                return Ok(found);
+            }
             for name in names {
                 if let Some(mut object) = self.get(namespace, name).await? {
                     let view = RouteView { owner: owner(&object), spec: object.data["spec"].take() };

@@ -71,6 +71,13 @@ pub fn wake_all(wake: &Wake, resources: &Store<Guarded>) {
     }
 }
 
+/// Wakes those that ask for or hold this name in Consul, in lower case.
+pub fn wake_called(wake: &Wake, stores: &Stores, name: String) {
+    for of in stores.claimants("", &[Claim::ConsulName(name)]) {
+        let _ = wake.send(ObjectRef::from_obj(&*of));
+    }
+}
+
 /// Wakes those that use the Service that an event is about; after a list, all: what it left out is told by
 /// nothing else.
 fn wake_by<K: ResourceExt>(
@@ -109,7 +116,7 @@ pub fn concerned(
     let first: HashSet<&ObjectRef<Guarded>> = changes.iter().map(|change| &change.of).collect();
     let mut beside = HashSet::new();
     for form in changes.iter().flat_map(|change| &change.forms) {
-        let Ok(of) = &form.0 else { continue };
+        let of = form.holder();
         let others =
             claimants(&of.namespace().unwrap_or_default(), &[claims::asked(of), claims::held(of)].concat());
         let others =
@@ -120,8 +127,7 @@ pub fn concerned(
 }
 
 fn share(one: &Guarded, other: &Guarded) -> bool {
-    let (Ok(one), Ok(other)) = (&one.0, &other.0) else { return false };
-    claims::share(one, other)
+    claims::share(one.holder(), other.holder())
 }
 
 /// A resource that changed, came or went.
@@ -191,7 +197,7 @@ fn wakes() -> impl Predicate<Guarded> {
     let uid = |object: &Guarded| object.meta().uid.as_ref().map(hash);
     let deletion = |object: &Guarded| object.meta().deletion_timestamp.as_ref().map(|_| 1);
     let held = |object: &Guarded| {
-        let status = object.0.as_ref().ok()?.status.as_ref()?;
+        let status = object.holder().status.as_ref()?;
         (!status.claims.is_empty()).then(|| hash(&status.claims))
     };
     predicates::generation

@@ -13,6 +13,7 @@ pub mod enforcement;
 pub mod holds;
 pub mod memory;
 pub mod observe;
+mod outliers;
 pub mod plan;
 mod shadow;
 pub mod status;
@@ -174,7 +175,8 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
     let applied = apply::apply(context, &seen, plan).await;
     // Effects take their time, and a backend's silence takes more: what is told is told of the newest reports.
     seen.reports = context.etcd.store.reports(&seen.ident);
-    let status = status::status(&seen, &judged, &desired, &applied, now);
+    let mut status = status::status(&seen, &judged, &desired, &applied, now);
+    outliers::tell(&mut status, &seen, &desired, |name| context.etcd.store.outliers(name));
     context.metrics.enforcement(&seen.ident, &status);
     let wanted = judged.as_ref().ok().map(|valid| valid.policy.hash.as_str());
     let told = match arriving(context, &resource, &status, wanted, start).await {

@@ -66,10 +66,12 @@ pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Sna
     let owner = Owner { ident: ident.clone(), uid: resource.uid().unwrap_or_default() };
     let names = ROUTES.map(|suffix| route_name(&ident, suffix));
     let wanted = resource.spec.config.iter().flat_map(|c| c.etcd_keys.keys().cloned()).collect();
+    // A gateway may have been taken away, and then the watch knows its routes; on the way out nothing is left to it.
+    let wanted_routes = resource.spec.gateway.is_some() || resource.metadata.deletion_timestamp.is_some();
     let (catalog, store, routes) = tokio::join!(
         context.consul.store.part(&node, &owner),
         context.etcd.store.read(&ident, wanted),
-        context.routes.read(&ident.namespace, &names),
+        context.routes.read(&ident.namespace, &names, wanted_routes),
     );
     // The caches are read after the backends, so that what is decided is decided on the newest endpoints.
     let resource = context.memory.holding(resource.clone()).await;

@@ -11,6 +11,7 @@ use super::desired::{Desired, Plane};
 use super::enforcement::{self, Enforcement};
 use super::holds;
 use super::observe::Snapshot;
+use super::outliers;
 use super::validate::{Refusal, Valid};
 use crate::claims;
 use crate::ports::Notice;
@@ -119,6 +120,9 @@ pub fn status(
         }),
         open_breakers: enforcement.breakers,
         failures: enforcement.failures,
+        // Told on top: nothing here is decided by what callers say.
+        outliers: Vec::new(),
+        outlier_count: None,
         claims: holds::holds(seen, judged, desired, applied),
     }
 }
@@ -225,7 +229,8 @@ pub fn list(of: &[String]) -> String {
     if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
-/// The Events of a change of status: one for each condition that changed in status, or in why it is False.
+/// The Events of a change of status: one for each condition that changed in status, or in why it is False, and those
+/// of what callers have ejected.
 pub fn notices(old: Option<&ResilientServiceStatus>, new: &ResilientServiceStatus) -> Vec<Notice> {
     let changed = |new: &&Condition| {
         let before = old.and_then(|old| find(old, &new.type_));
@@ -247,5 +252,6 @@ pub fn notices(old: Option<&ResilientServiceStatus>, new: &ResilientServiceStatu
         action: new.type_.clone(),
         message: format!("{}: {}", new.type_, new.message),
     };
-    new.conditions.iter().filter(changed).filter(|new| !repeated(new)).map(notice).collect()
+    let conditions = new.conditions.iter().filter(changed).filter(|new| !repeated(new)).map(notice);
+    conditions.chain(outliers::notices(old, new)).collect()
 }

@@ -1,10 +1,10 @@
 //! A resource that cannot be decoded: written under another version of its definition, or past its checks.
 //! It disturbs nobody, what was applied of it stays, and its deletion ends like any other. Pure.
 
-use fusebox_policy::v1alpha1::{ResilientService, ResilientServiceSpec, ServiceRef};
-use kube::core::error_boundary::InvalidObject;
+use fusebox_policy::v1alpha1::ResilientService;
 
 use super::conditions::reasons;
+use crate::kubernetes::Undecodable;
 use crate::ports::Notice;
 
 /// What becomes of it.
@@ -16,21 +16,9 @@ pub enum Unreadable {
     Left(ResilientService, Notice),
 }
 
-/// Decides by the metadata, which always can be decoded.
-pub fn judge(object: &InvalidObject) -> Unreadable {
-    let name = object.metadata.name.clone().unwrap_or_default();
-    let service = ServiceRef { name: name.clone(), port: None };
-    let spec = ResilientServiceSpec {
-        service,
-        inbound: None,
-        outbound: None,
-        shadow: None,
-        consul: None,
-        gateway: None,
-        config: None,
-    };
-    let mut resource = ResilientService::new(&name, spec);
-    resource.metadata = object.metadata.clone();
+/// Decides by what is left of it.
+pub fn judge(object: &Undecodable) -> Unreadable {
+    let resource = object.rest.clone();
     if resource.metadata.deletion_timestamp.is_some() {
         return Unreadable::Dying(resource);
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use fusebox_policy::keys::Ident;
 use fusebox_policy::v1alpha1::{ResilientService, ResilientServiceStatus};
 use kube::ResourceExt;
-use kube::core::DeserializeGuard;
 use kube::runtime::watcher::Event;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::time::{sleep, sleep_until};
@@ -158,7 +157,7 @@ impl View {
 }
 
 fn guarded(resource: &ResilientService) -> Guarded {
-    DeserializeGuard(Ok(resource.clone()))
+    Guarded(Ok(resource.clone()))
 }
 
 /// Kubernetes as one process sees and reaches it.

@@ -13,8 +13,8 @@ use super::place::Place;
 use crate::deadman::port::{Node, Renewal, Session, Sessions};
 use crate::gate::DEADLINE;
 use crate::ports::{
-    Answer, CatalogOp, ConsulCatalog, EpochStore, Fence, Inventory, NodeView, Owner, PolicyStore, Reported,
-    Route, RouteError, RouteStore, RouteView, StoreOp, StoreView, TxnError, Unavailable,
+    Answer, CatalogOp, ConsulCatalog, Ejected, EpochStore, Fence, Inventory, NodeView, Owner, PolicyStore,
+    Reported, Route, RouteError, RouteStore, RouteView, StoreOp, StoreView, TxnError, Unavailable,
 };
 use crate::world::Wire;
 
@@ -186,6 +186,10 @@ impl PolicyStore for Etcd {
     fn reports(&self, _: &Ident) -> Option<Reported> {
         Some(Reported::default())
     }
+
+    fn outliers(&self, _: &str) -> Option<Arc<Ejected>> {
+        Some(Arc::default())
+    }
 }
 
 impl RouteStore for Routes {
@@ -193,9 +197,12 @@ impl RouteStore for Routes {
         &'a self,
         namespace: &'a str,
         names: &'a [String],
+        wanted: bool,
     ) -> Answer<'a, Result<BTreeMap<String, RouteView>, RouteError>> {
         let (namespace, names) = (namespace.to_owned(), names.to_vec());
-        Box::pin(async { self.0.ask(move |place, _| now(place.routes.read(&namespace, &names))).await? })
+        Box::pin(async move {
+            self.0.ask(move |place, _| now(place.routes.read(&namespace, &names, wanted))).await?
+        })
     }
 
     fn apply<'a>(&'a self, owner: &'a Owner, route: &'a Route) -> Answer<'a, Result<(), RouteError>> {

@@ -101,6 +101,7 @@ impl RouteStore for RouteWorld {
         &'a self,
         namespace: &'a str,
         names: &'a [String],
+        _: bool,
     ) -> Answer<'a, Result<BTreeMap<String, RouteView>, RouteError>> {
         Box::pin(async move {
             self.faults.read().await?;

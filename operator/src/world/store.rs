@@ -6,11 +6,13 @@ use std::sync::Arc;
 use fusebox_policy::keys::{Ident, Key, Keys};
 use fusebox_policy::wire::{Claim, Epoch};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::{Crash, EpochWorld, Faults};
+use crate::etcd::outliers::Outliers;
 use crate::ports::{
-    Answer, Document, EpochStore, Fence, Inventory, PolicyStore, RawView, Reported, StoreOp, StoreView,
-    TxnError, Unavailable,
+    Answer, Document, Ejected, EpochStore, Fence, Inventory, PolicyStore, RawView, Reported, StoreOp,
+    StoreView, TxnError, Unavailable,
 };
 
 /// How many operations etcd takes in a transaction.
@@ -31,6 +33,8 @@ pub struct StoreWorld {
     pub meanwhile: Mutex<Option<(String, String)>>,
     /// What instances report, by resource and instance.
     pub reports: Mutex<BTreeMap<Ident, Reported>>,
+    /// What callers have ejected.
+    pub outliers: Mutex<Outliers>,
     /// When each key was written last.
     revisions: Mutex<Revisions>,
     schema: Keys,
@@ -47,6 +51,7 @@ impl StoreWorld {
             log: Mutex::default(),
             meanwhile: Mutex::default(),
             reports: Mutex::default(),
+            outliers: Mutex::default(),
             revisions: Mutex::default(),
             schema: Keys::new(cluster),
             allowed: allowed.iter().map(|&prefix| prefix.to_owned()).collect(),
@@ -62,6 +67,7 @@ impl StoreWorld {
             log: Mutex::default(),
             meanwhile: Mutex::default(),
             reports: Mutex::new(self.reports.try_lock().unwrap().clone()),
+            outliers: Mutex::new(self.outliers.try_lock().unwrap().clone()),
             revisions: Mutex::new(self.revisions.try_lock().unwrap().clone()),
             schema: self.schema.clone(),
             allowed: self.allowed.clone(),
@@ -288,5 +294,12 @@ impl PolicyStore for StoreWorld {
     fn reports(&self, of: &Ident) -> Option<Reported> {
         self.faults.up().ok()?;
         Some(self.reports.try_lock().unwrap().get(of).cloned().unwrap_or_default())
+    }
+
+    fn outliers(&self, name: &str) -> Option<Arc<Ejected>> {
+        self.faults.up().ok()?;
+        let mut outliers = self.outliers.try_lock().unwrap();
+        outliers.due(Instant::now());
+        Some(outliers.of(name))
     }
 }

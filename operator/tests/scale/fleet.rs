@@ -6,10 +6,16 @@ use std::time::Duration;
 use etcd_client::GetOptions;
 use fusebox_processes::{Operator, Site, objects};
 use futures::{StreamExt, stream};
-use kube::api::ListParams;
+use kube::ResourceExt;
+use kube::api::{ApiResource, DynamicObject};
+use kube::core::GroupVersionKind;
+use kube::runtime::reflector::{self, Store, store::Writer};
+use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
+
+use crate::tally::Tally;
 
 pub const CLUSTER: &str = "demo";
 pub const NAMESPACE: &str = "shop";
@@ -23,6 +29,18 @@ pub struct Fleet<'a> {
     pub site: &'a Site,
     pub count: usize,
     pub operator: Mutex<Operator>,
+    /// Watched, as a list of them all at each look would be most of the API server's work.
+    seen: Store<DynamicObject>,
+    _watch: AbortOnDrop,
+}
+
+/// A task that ends with this.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 pub fn name(n: usize) -> String {
@@ -53,7 +71,15 @@ impl<'a> Fleet<'a> {
             site.kubernetes.apply(&resource(n, 1000)).await;
         });
         all.buffer_unordered(AT_ONCE).collect::<()>().await;
-        Self { site, count, operator: Mutex::new(operator) }
+        let kind =
+            ApiResource::from_gvk(&GroupVersionKind::gvk("fusebox.dev", "v1alpha1", "ResilientService"));
+        let writer = Writer::new(kind);
+        let seen = writer.as_reader();
+        let api = site.kubernetes.api(&objects::resource(NAMESPACE, "any", &Value::Null));
+        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let watch = tokio::spawn(reflector::reflector(writer, events).for_each(async |_| {}));
+        seen.wait_until_ready().await.unwrap();
+        Self { site, count, operator: Mutex::new(operator), seen, _watch: AbortOnDrop(watch) }
     }
 
     /// As a kubelet would: one that ended, since a machine too slow for a Lease, begins anew.
@@ -73,10 +99,8 @@ impl<'a> Fleet<'a> {
     }
 
     /// The resources, and whether each is as its spec says by its own status.
-    async fn resources(&self) -> BTreeMap<String, (bool, Value)> {
-        let api = self.site.kubernetes.api(&objects::resource(NAMESPACE, "any", &Value::Null));
-        let found = api.list(&ListParams::default()).await.unwrap();
-        let each = found.items.into_iter().map(|object| {
+    fn resources(&self) -> BTreeMap<String, (bool, Value)> {
+        let each = self.seen.state().into_iter().map(|object| {
             let generation = object.metadata.generation;
             let status = object.data["status"].clone();
             let ready = status["conditions"].as_array().into_iter().flatten().any(|condition| {
@@ -84,13 +108,13 @@ impl<'a> Fleet<'a> {
                     && condition["status"] == "True"
                     && condition["observedGeneration"].as_i64() == generation
             });
-            (object.metadata.name.unwrap(), (ready, status))
+            (object.name_any(), (ready, status))
         });
         each.collect()
     }
 
-    pub async fn converged(&self) -> usize {
-        self.resources().await.values().filter(|(ready, _)| *ready).count()
+    fn converged(&self) -> usize {
+        self.resources().values().filter(|(ready, _)| *ready).count()
     }
 
     /// Waits until all are as their specs say; how long it took.
@@ -98,17 +122,27 @@ impl<'a> Fleet<'a> {
         let start = Instant::now();
         loop {
             self.keep_alive().await;
-            let done = self.converged().await;
+            let done = self.converged();
             let took = Instant::now() - start;
             if done == self.count {
                 return took;
             }
             assert!(took < PATIENCE, "{what}: {done} of {} after {took:?}", self.count);
-            // A look at all of them costs as well.
-            sleep(
-                Duration::from_millis(250) + Duration::from_micros(500) * u32::try_from(self.count).unwrap(),
-            )
-            .await;
+            sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    /// Waits until nothing is written any more: after a silence of etcd, reports are doubted for the life of a lease.
+    pub async fn until_at_rest(&self) {
+        let start = Instant::now();
+        loop {
+            self.site.wires.aim(None);
+            sleep(Duration::from_secs(12)).await;
+            let tally = Tally::of(self.site);
+            if tally.work().is_empty() {
+                return;
+            }
+            assert!(Instant::now() - start < PATIENCE, "never at rest: {tally}");
         }
     }
 
@@ -146,7 +180,7 @@ impl<'a> Fleet<'a> {
                 (key, serde_json::from_slice(kv.value()).unwrap())
             })
             .collect();
-        let resources = self.resources().await;
+        let resources = self.resources();
         assert_eq!(published.len(), self.count);
         for (name, (ready, status)) in &resources {
             assert!(ready, "{name}: {status}");

@@ -49,4 +49,5 @@ pub async fn outage(fleet: &Fleet<'_>, away: Duration) {
     println!("back: all {} converged after {took:.1?}; {drain}", fleet.count);
     drain.each_resource_at_most("status writes", 4);
     fleet.is_everywhere().await;
+    fleet.until_at_rest().await;
 }

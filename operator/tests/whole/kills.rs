@@ -1,5 +1,6 @@
 //! SIGKILL at every write on the wire, before the server has it and after the server answered, and another process after
-//! it: the end is that of an undisturbed run, nothing else's is touched, and then nothing is written.
+//! it, which is killed as well, in the middle of its recovery: the end is that of an undisturbed run, nothing else's is
+//! touched, and then nothing is written.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,26 +24,26 @@ const SAMPLE: usize = 6;
 struct Run<'a> {
     site: &'a Site,
     operator: Operator,
-    restarts: usize,
+    /// Where the process in its place is to be killed.
+    again: Option<Aim>,
+    shots: Vec<Write>,
 }
 
 impl<'a> Run<'a> {
-    async fn start(site: &'a Site, aim: Option<Aim>) -> Self {
+    async fn start(site: &'a Site, aim: Option<Aim>, again: Option<Aim>) -> Self {
         site.free_lease().await;
         site.wires.aim(aim);
-        Self { site, operator: site.operator(&[]).await, restarts: 0 }
+        Self { site, operator: site.operator(&[]).await, again, shots: Vec::new() }
     }
 
     /// Another process in the place of one that was killed; one that ended for another reason is a failure.
     async fn keep_alive(&mut self) {
         if let Some(status) = self.operator.ended() {
-            let shot = self.site.wires.shot();
-            assert!(
-                shot.is_some() && self.restarts == 0,
-                "the operator ended by itself: {status}\n{}",
-                self.operator.said()
-            );
-            self.restarts += 1;
+            let Some(shot) = self.site.wires.shot() else {
+                panic!("the operator ended by itself: {status}\n{}", self.operator.said());
+            };
+            self.shots.push(shot);
+            self.site.wires.aim(self.again.take());
             self.site.free_lease().await;
             self.operator = self.site.operator(&[]).await;
         }
@@ -60,7 +61,7 @@ impl<'a> Run<'a> {
             assert!(
                 Instant::now() - start < DEADLINE,
                 "never: {what}\nshot at {:?}\nit is {now:#}\n{}",
-                self.site.wires.shot(),
+                self.shots,
                 self.operator.said()
             );
             sleep(Duration::from_millis(100)).await;
@@ -118,7 +119,7 @@ fn is_done(step: Step, now: &Value) -> bool {
 
 /// The undisturbed run: what is there after each step, and every write.
 async fn reference(site: &Site) -> (Vec<Value>, Vec<Write>) {
-    let mut run = Run::start(site, None).await;
+    let mut run = Run::start(site, None, None).await;
     let mut pictures = Vec::new();
     for step in STEPS {
         take(site, step).await;
@@ -133,15 +134,15 @@ async fn reference(site: &Site) -> (Vec<Value>, Vec<Write>) {
         };
         pictures.push(settled);
     }
-    assert_eq!(run.restarts, 0);
+    assert!(run.shots.is_empty());
     let writes = site.wires.writes();
     run.operator.kill().await;
     (pictures, writes)
 }
 
-/// One run with a kill; the write it was killed at.
-async fn killed(site: &Site, aim: Aim, reference: &[Value]) -> Option<Write> {
-    let mut run = Run::start(site, Some(aim)).await;
+/// One run with a kill, and one in its recovery; the writes they were at.
+async fn killed(site: &Site, aim: Aim, again: Aim, reference: &[Value]) -> Vec<Write> {
+    let mut run = Run::start(site, Some(aim), Some(again)).await;
     for (step, wanted) in STEPS.into_iter().zip(reference) {
         take(site, step).await;
         run.until(&format!("{aim:?}: {step:?} as without a kill, {wanted:#}"), |now| now == wanted).await;
@@ -150,10 +151,15 @@ async fn killed(site: &Site, aim: Aim, reference: &[Value]) -> Option<Write> {
             assert_eq!(picture(site, CLUSTER, NAMESPACE).await, *wanted, "{aim:?} {step:?}");
         }
     }
-    let shot = site.wires.shot();
-    assert_eq!(run.restarts, usize::from(shot.is_some()));
+    assert_eq!(site.wires.shot(), None, "{aim:?}: nobody took its place");
     run.operator.kill().await;
-    shot
+    run.shots
+}
+
+/// Where the next process is killed: at one of its first writes to that server, the epoch's among them.
+fn again(nth: usize) -> Aim {
+    let server = [Server::Etcd, Server::Consul, Server::Kubernetes][nth % 3];
+    Aim { server, nth: nth / 3 % 3, side: [Side::After, Side::Before][nth / 9 % 2] }
 }
 
 /// Every point of the undisturbed run, both sides.
@@ -184,23 +190,28 @@ async fn a_kill_at_any_write_on_the_wire_changes_nothing_in_the_end() {
     let every = if long() { 1 } else { all.len().div_ceil(SAMPLE) | 1 };
     let chosen: Vec<Aim> = all.iter().copied().skip(seed % every).step_by(every).collect();
     println!("{} writes of an undisturbed run: {}", writes.len(), told(&writes));
-    let (mut at, mut missed) = (BTreeMap::<(Side, String), usize>::new(), 0);
+    let (mut at, mut missed, mut twice) = (BTreeMap::<(Side, String), usize>::new(), 0, Vec::new());
     let start = Instant::now();
-    for aim in &chosen {
-        match killed(&site, *aim, &pictures).await {
+    for (nth, aim) in chosen.iter().enumerate() {
+        let mut shots = killed(&site, *aim, again(seed + nth), &pictures).await.into_iter();
+        match shots.next() {
             Some(write) => {
                 *at.entry((aim.side, format!("{:?} {}", write.server, write.what))).or_default() += 1;
             }
             // Writes that come together in one run are two in another.
             None => missed += 1,
         }
+        twice.extend(shots);
     }
     println!(
-        "killed at {} of {} points (FUSEBOX_SEED={seed}), {missed} not met, in {:?}: {at:#?}",
+        "killed at {} of {} points (FUSEBOX_SEED={seed}), {missed} not met, in {:?}: {at:#?}; and in {} recoveries: {}",
         chosen.len() - missed,
         all.len(),
-        Instant::now() - start
+        Instant::now() - start,
+        twice.len(),
+        told(&twice)
     );
+    assert!(!twice.is_empty(), "no recovery was met");
     assert!(missed * 5 <= chosen.len(), "{missed} of {} points were not met", chosen.len());
 }
 

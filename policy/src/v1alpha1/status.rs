@@ -32,6 +32,14 @@ pub struct ResilientServiceStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub failures: Vec<Failure>,
+    /// Endpoints of this service that callers have ejected: they do not call them for now, whatever their readiness. The
+    /// first 16; what callers say changes nothing but this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub outliers: Vec<EjectedEndpoint>,
+    /// How many endpoints callers have ejected. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlier_count: Option<u32>,
     /// What it holds and no other resource may take, as `consul/user.service`: what the accepted spec
     /// claims, and what of an earlier one is still applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -79,6 +87,27 @@ pub struct OpenBreaker {
     pub since: String,
     /// Why it opened.
     pub reason: String,
+}
+
+/// An endpoint that callers have ejected.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EjectedEndpoint {
+    /// Its address and port.
+    pub endpoint: String,
+    /// The instance: its pod's name, or its address.
+    pub instance: String,
+    /// Since when the operator knows of it, RFC 3339.
+    pub since: String,
+    /// Why the first of them ejected it: `5 failures in a row`.
+    pub reason: String,
+    /// ResilientServices whose instances have ejected it, as namespace/name: the first 4.
+    #[schemars(length(max = 4))]
+    pub callers: Vec<String>,
+    /// How many ResilientServices these are in all.
+    pub caller_count: u32,
+    /// How many instances of theirs have ejected it.
+    pub calling_instances: u32,
 }
 
 /// An instance that does not enforce the published policy.

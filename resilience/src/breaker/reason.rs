@@ -67,3 +67,24 @@ impl fmt::Display for Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An operator shows no other to those who are called.
+    #[test]
+    fn why_a_breaker_is_not_closed_is_known_to_the_operator() {
+        let (percent, volume) = (100, u64::MAX);
+        for reason in [
+            Reason::Errors { percent, volume },
+            Reason::Consecutive(u32::MAX),
+            Reason::Slow { percent, volume, threshold: u64::MAX },
+            Reason::Slept,
+            Reason::ProbeFailed,
+            Reason::ProbeSlow,
+        ] {
+            assert!(fusebox_policy::reason::is_known(&reason.to_string()), "{reason}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ mod go_micro;
 mod handover;
 mod orphans;
 mod outages;
+mod outliers;
 mod races;
 mod scenarios;
 mod scene;

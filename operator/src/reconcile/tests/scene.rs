@@ -255,6 +255,10 @@ impl Scene {
             outliers: Vec::new(),
         };
         change(&mut report);
+        let caller = (of.clone(), format!("uid-{instance}"));
+        let now = Timestamp::from_second(self.clock.load(SeqCst)).unwrap();
+        let mut outliers = self.store.outliers.try_lock().unwrap();
+        outliers.say(caller, report.outliers.clone(), now, tokio::time::Instant::now());
         let mut all = self.store.reports.try_lock().unwrap();
         all.entry(of.clone()).or_default().live.insert(format!("uid-{instance}"), report);
     }

@@ -15,6 +15,7 @@ use kube::{Api, ResourceExt};
 
 use super::{Recording, answered};
 use crate::kubernetes::lease::KubeLease;
+use crate::kubernetes::routes::Kept;
 use crate::kubernetes::traefik::Traefik;
 use crate::kubernetes::{Cluster, Stores};
 use crate::leader::decide::Record;
@@ -77,7 +78,7 @@ async fn real(server: &Arc<ApiServer>, script: &str) -> Player {
     let real = Real {
         server: server.clone(),
         cluster: Cluster::new(client.clone(), stores, "test"),
-        routes: Traefik::new(client.clone()),
+        routes: Traefik::new(client.clone(), Kept::default()),
         lease: KubeLease::new(client, &namespace, LEASE),
     };
     player(Side::Real(real), namespace)
@@ -174,7 +175,7 @@ impl Player {
             }
             Step::Routes => {
                 let names = ROUTES.map(str::to_owned);
-                let found = answered(async || self.ports().1.read(&self.namespace, &names).await).await;
+                let found = answered(async || self.ports().1.read(&self.namespace, &names, true).await).await;
                 let told = found.into_iter().map(|(name, view)| {
                     let owner = view.owner.map(|owner| self.uid(&owner));
                     format!("{name} of {owner:?} {}", view.spec)
