@@ -10,8 +10,8 @@ pub fn evaluate(figures: &Figures) -> Vec<Judged> {
         let cases = figures.all().iter().filter(|figure| figure.bench == "channel");
         cases.filter(|figure| figure.subject == subject).filter_map(|figure| figure.value).reduce(f64::max)
     };
-    let churn = |case| figures.value("churn", case, "fusebox");
-    let millis = |case| churn(case).map(|micros| micros / 1e3);
+    let churn = |case: &str| figures.value("churn", case, "fusebox");
+    let millis = |case: &str| churn(case).map(|micros| micros / 1e3);
     let more = |name: &str| Some((churn(&format!("churn-{name}"))? - churn(&format!("still-{name}"))?) / 1e3);
     [
         (
