@@ -3,6 +3,7 @@
 //! The cluster, the platform (Consul, etcd, Traefik), the operator and the sample service are installed
 //! before (`cargo xtask test` does it); a test that finds none of it fails and says so.
 
+pub mod callers;
 pub mod consul;
 pub mod declared;
 pub mod etcd;

@@ -63,6 +63,19 @@ pub async fn cut(world: &World, pod: &Pod, port: u16, cut: bool) -> Result<()> {
     world.run("docker", &args, None).await.map(drop)
 }
 
+/// Loses all packets between a pod's port and the other pods, without a word, or ends that. The node, and with it the
+/// kubelet's probes, still reaches it.
+pub async fn isolate(world: &World, pod: &Pod, port: u16, isolated: bool) -> Result<()> {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("no node")?;
+    let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone()).context("no address")?;
+    let (verb, port) = (if isolated { "-I" } else { "-D" }, port.to_string());
+    for of in [["-d", &ip, "-p", "tcp", "--dport", &port], ["-s", &ip, "-p", "tcp", "--sport", &port]] {
+        let args = [&["exec", node.as_str(), "iptables", verb, "FORWARD"][..], &of, &["-j", "DROP"]].concat();
+        world.run("docker", &args, None).await?;
+    }
+    Ok(())
+}
+
 /// Sends a signal to the processes of a pod whose name, of which the kernel keeps 15 letters, begins with `process`.
 pub async fn signal(world: &World, pod: &Pod, process: &str, signal: &str) -> Result<()> {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("no node")?;

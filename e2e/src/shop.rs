@@ -23,6 +23,7 @@ pub async fn opened() -> Result<World> {
     }
     // Of a test that ended half-way.
     world.kubectl(&["delete", "pod", "gated", crate::odd::NAME, "--ignore-not-found", "--now"]).await?;
+    crate::callers::removed(&world).await?;
     scale(&world, "user-service", 2).await?;
     for name in ["user", "caller"] {
         for type_ in ["Ready", "Enforced"] {

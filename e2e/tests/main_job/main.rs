@@ -21,4 +21,5 @@ mod q_traefik_restarted;
 mod r_etcd_compacted;
 mod r_etcd_full;
 mod s_consul_leader;
+mod t_called_by_name;
 mod trouble;

@@ -77,7 +77,7 @@ fn address(entry: &Entry) -> Option<SocketAddr> {
 
 fn told(at: SocketAddr, name: &str, outlier: &Outlier, before: &[EjectedEndpoint]) -> EjectedEndpoint {
     let endpoint = at.to_string();
-    let known = before.iter().find(|known| known.endpoint == endpoint && known.instance == name);
+    let known = before.iter().find(|known| known.endpoint == endpoint);
     EjectedEndpoint {
         since: known.map_or_else(|| format!("{:.0}", outlier.since), |known| known.since.clone()),
         reason: known.map_or_else(|| outlier.reason.clone(), |known| known.reason.clone()),

@@ -83,7 +83,7 @@ async fn what_callers_have_ejected_is_told_of_the_one_they_call() {
         [EjectedEndpoint {
             endpoint: "10.0.0.1:50051".into(),
             instance: "b".into(),
-            since: "1970-01-01T00:38:20Z".into(),
+            since: "1970-01-01T00:36:20Z".into(),
             reason: "5 failures in a row".into(),
             callers: vec!["web/cart".into()],
             caller_count: 1,
@@ -115,7 +115,7 @@ async fn what_callers_have_ejected_is_told_of_the_one_they_call() {
     scene.pass(&user()).await;
     let one = status(&scene).outliers.remove(0);
     assert_eq!((one.callers, one.caller_count), (vec!["shop/billing".into(), "web/cart".into()], 2));
-    assert_eq!((one.calling_instances, one.since.as_str()), (3, "1970-01-01T00:38:20Z"));
+    assert_eq!((one.calling_instances, one.since.as_str()), (3, "1970-01-01T00:36:20Z"));
     assert_eq!(notices(&scene), []);
 
     for (of, instance) in [(cart(), "1"), (cart(), "2"), (Ident::new("shop", "billing"), "1")] {
