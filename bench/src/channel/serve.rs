@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 use super::service::Hello;
 
@@ -16,8 +16,9 @@ pub fn run() -> Result<()> {
         let listener = TcpListener::bind("0.0.0.0:0").await?;
         println!("{}", listener.local_addr()?.port());
         let hello = Hello { busy: Duration::ZERO };
-        let incoming = TcpListenerStream::new(listener);
-        let served = Server::builder().tcp_nodelay(true).add_service(hello).serve_with_incoming(incoming);
+        // The server's own setting is not for listeners that it is given: an answer would wait for an acknowledgement.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let served = Server::builder().add_service(hello).serve_with_incoming(incoming);
         served.await.context("the server ended")?;
         bail!("the server ended")
     })

@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use tonic::Status;
-use tonic::body::Body;
 
 use super::answers;
 use super::balance::Balance;
 use super::choice::Picked;
+use super::link::Served;
 use super::member::Member;
 use crate::clock::{Now, exact};
 use crate::fuse::{Settled, Ticket};
@@ -40,6 +40,11 @@ impl Flight {
         // It counts as in flight, limit or not: that is its endpoint's load.
         member.core.fuse.wait(&mut ticket);
         Self { balance, member, ticket, started: exact(), due, hurried, took: None, settled: false }
+    }
+
+    /// Whom it goes to.
+    pub(super) fn member(&self) -> Arc<Member> {
+        Arc::clone(&self.member)
     }
 
     /// Whether it should have ended by now, or in the next two milliseconds: tonic's own timer for the
@@ -112,7 +117,7 @@ impl Drop for Flight {
 
 /// The body of an answer, which holds the flight to its end.
 pub(super) struct Landing {
-    served: Body,
+    served: Served,
     protocol: Protocol,
     said: Said,
     flight: Option<Flight>,
@@ -120,7 +125,7 @@ pub(super) struct Landing {
 
 impl Landing {
     /// The body of an answer with this head.
-    pub(super) fn new(mut flight: Flight, served: Body, protocol: Protocol, said: Said) -> Self {
+    pub(super) fn new(mut flight: Flight, served: Served, protocol: Protocol, said: Said) -> Self {
         let mut landing = Self { served, protocol, said, flight: None };
         if landing.served.is_end_stream() {
             flight.end(landing.outcome(&flight));
