@@ -125,14 +125,26 @@ enum Stop {
 /// Each caller calls without a pause; how many calls were made. None may fail.
 fn until(runtime: &Runtime, subject: &Subject, callers: usize, stop: Stop) -> Result<u64> {
     match subject {
-        Subject::Tonic(clients) => all(runtime, clients, callers, stop),
-        Subject::Fusebox(client) => all(runtime, std::slice::from_ref(client), callers, stop),
-        Subject::TonicLayer(clients) => all(runtime, clients, callers, stop),
-        Subject::FuseboxLayer(client) => all(runtime, std::slice::from_ref(client), callers, stop),
+        Subject::Tonic(clients) => all(runtime, clients, at_random, callers, stop),
+        Subject::TonicInTurn(clients) => all(runtime, clients, usize::wrapping_rem, callers, stop),
+        Subject::Fusebox(client) => all(runtime, std::slice::from_ref(client), at_random, callers, stop),
+        Subject::TonicLayer(clients) => all(runtime, clients, at_random, callers, stop),
+        Subject::FuseboxLayer(client) => all(runtime, std::slice::from_ref(client), at_random, callers, stop),
     }
 }
 
-fn all<C: Hello>(runtime: &Runtime, clients: &[C], callers: usize, stop: Stop) -> Result<u64> {
+/// Which of so many is called, whatever turn it is.
+fn at_random(_: usize, of: usize) -> usize {
+    fastrand::usize(..of)
+}
+
+fn all<C: Hello>(
+    runtime: &Runtime,
+    clients: &[C],
+    which: fn(usize, usize) -> usize,
+    callers: usize,
+    stop: Stop,
+) -> Result<u64> {
     let (tasks, begin, made) = (LocalSet::new(), Instant::now(), Rc::new(Cell::new(0)));
     let running: Vec<_> = (0..callers)
         .map(|n| {
@@ -149,7 +161,7 @@ fn all<C: Hello>(runtime: &Runtime, clients: &[C], callers: usize, stop: Stop) -
                     if over {
                         return Ok(());
                     }
-                    let place = turn % clients.len();
+                    let place = which(turn, clients.len());
                     clients[place].hello().await?;
                     made.set(made.get() + 1);
                     turn += 1;

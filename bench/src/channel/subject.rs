@@ -16,13 +16,16 @@ use tower::Layer as _;
 /// What the calls go over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
-    /// A plain tonic channel for each endpoint, in turn
+    /// A plain tonic channel for each endpoint, one of them at random for each call
     Tonic,
+    /// The same, in turn: callers that wait for their answers go round in convoys then, whose requests are written
+    /// together
+    TonicInTurn,
     /// tonic's own balanced channel
     TonicBalance,
     /// The discovered channel, under an empty policy
     Fusebox,
-    /// A plain tonic channel for each endpoint, in turn, under the command's policy by its layer
+    /// A plain tonic channel for each endpoint, one at random, under the command's policy by its layer
     TonicLayer,
     /// The discovered channel under the command's policy: breaker and limit for each endpoint
     FuseboxPolicy,
@@ -30,8 +33,9 @@ pub enum Kind {
     FuseboxLayer,
 }
 
-pub const ALL: [Kind; 6] = [
+pub const ALL: [Kind; 7] = [
     Kind::Tonic,
+    Kind::TonicInTurn,
     Kind::TonicBalance,
     Kind::Fusebox,
     Kind::TonicLayer,
@@ -43,6 +47,7 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tonic => "tonic",
+            Self::TonicInTurn => "tonic-in-turn",
             Self::TonicBalance => "tonic-balance",
             Self::Fusebox => "fusebox",
             Self::TonicLayer => "tonic-layer",
@@ -55,14 +60,14 @@ impl Kind {
     pub const fn fixed(self) -> Option<Self> {
         match self {
             Self::Tonic | Self::TonicLayer => None,
-            Self::TonicBalance | Self::Fusebox => Some(Self::Tonic),
+            Self::TonicInTurn | Self::TonicBalance | Self::Fusebox => Some(Self::Tonic),
             Self::FuseboxPolicy | Self::FuseboxLayer => Some(Self::TonicLayer),
         }
     }
 
     pub const fn window(self) -> &'static str {
         match self {
-            Self::Tonic | Self::TonicBalance | Self::Fusebox => "none (no policy)",
+            Self::Tonic | Self::TonicInTurn | Self::TonicBalance | Self::Fusebox => "none (no policy)",
             Self::TonicLayer | Self::FuseboxPolicy | Self::FuseboxLayer => {
                 "time, 10 s (breaker, limit, timeout)"
             }
@@ -71,7 +76,7 @@ impl Kind {
 
     pub const fn package(self) -> &'static str {
         match self {
-            Self::Tonic | Self::TonicBalance => "tonic",
+            Self::Tonic | Self::TonicInTurn | Self::TonicBalance => "tonic",
             _ => "fusebox",
         }
     }
@@ -80,6 +85,7 @@ impl Kind {
 /// A client over a channel, or one for each endpoint.
 pub enum Subject {
     Tonic(Vec<Grpc<Channel>>),
+    TonicInTurn(Vec<Grpc<Channel>>),
     Fusebox(Grpc<fusebox::channel::Channel>),
     TonicLayer(Vec<Grpc<HttpService<Channel>>>),
     FuseboxLayer(Grpc<HttpService<fusebox::channel::Channel>>),
@@ -93,6 +99,9 @@ impl Subject {
         let discovered = |policy| anyhow::Ok(channel(&fusebox(policy)?, addresses));
         Ok(match kind {
             Kind::Tonic => Self::Tonic(each().map(|channel| Ok(Grpc::new(channel?))).collect::<Result<_>>()?),
+            Kind::TonicInTurn => {
+                Self::TonicInTurn(each().map(|channel| Ok(Grpc::new(channel?))).collect::<Result<_>>()?)
+            }
             Kind::TonicBalance => {
                 let list = addresses.iter().map(|address| transport(*address)).collect::<Result<Vec<_>>>()?;
                 Self::Tonic(vec![Grpc::new(Channel::balance_list(list.into_iter()))])

@@ -90,18 +90,24 @@ pub(super) fn call(
         let mut tried = Vec::<Arc<Member>>::new();
         let (mut attempts, mut failovers) = (0_u8, 0_u8);
         let (mut last, mut only_others) = (None::<Box<Failure>>, false);
-        balance.command.retries.attempted(1, balance.clock.now().tick());
         if balance.is_unheard() {
             first_list(balance, times.due).await;
         }
+        let mut now = exact();
+        balance.command.retries.attempted(1, now.tick());
         loop {
-            let due = attempt_due(balance, times.due, may_repeat);
-            let flight = match take_off(balance, &tried, only_others, due, times.hurried) {
-                Ok(flight) => flight,
+            let flight = match balance.pick(&tried, only_others, now) {
+                Ok(picked) => {
+                    let due = attempt_due(balance, times.due, may_repeat, now);
+                    Flight::start(Arc::clone(balance), picked, now, due, times.hurried)
+                }
                 // The answer of the attempt before says more.
-                Err(unpicked) => return finish(protocol, last.map_or_else(|| none(protocol, unpicked), |last| *last)),
+                Err(unpicked) => {
+                    let last = last.map_or_else(|| none(protocol, unpicked), |last| *last);
+                    return finish(protocol, last);
+                }
             };
-            let answer = attempt(&flight, protocol, &mut outgoing, due).await;
+            let answer = attempt(&flight, protocol, &mut outgoing).await;
             let (member, failure) = match settle(flight, protocol, answer) {
                 Attempt::Answered(response) => return Ok(response),
                 Attempt::Unsent(member, error) if failovers < MOST_FAILOVERS => {
@@ -118,7 +124,9 @@ pub(super) fn call(
                 }
             };
             tried.push(member);
-            if !outgoing.again().await || times.due <= exact() {
+            let again = outgoing.again().await;
+            now = exact();
+            if !again || times.due <= now {
                 return finish(protocol, *failure);
             }
             last = Some(failure);
@@ -136,24 +144,12 @@ async fn first_list(balance: &Balance, due: Now) {
     }
 }
 
-/// An attempt that is admitted.
-fn take_off(
-    balance: &Arc<Balance>,
-    tried: &[Arc<Member>],
-    only_others: bool,
-    due: Now,
-    hurried: bool,
-) -> Result<Flight, Unpicked> {
-    let picked = balance.pick(tried, only_others)?;
-    Ok(Flight::start(Arc::clone(balance), picked, due, hurried))
-}
-
-fn attempt_due(balance: &Balance, due: Now, may_repeat: bool) -> Now {
+fn attempt_due(balance: &Balance, due: Now, may_repeat: bool, now: Now) -> Now {
     if !may_repeat {
         return due;
     }
     let per_try = balance.command.policy().retry.and_then(|retry| retry.per_try_timeout_ms);
-    per_try.map_or(due, |millis| due.min(exact().plus(u64::from(millis) * 1_000_000)))
+    per_try.map_or(due, |millis| due.min(now.plus(u64::from(millis) * 1_000_000)))
 }
 
 fn none(protocol: Protocol, unpicked: Unpicked) -> Failure {
@@ -176,8 +172,8 @@ async fn attempt(
     flight: &Flight,
     protocol: Protocol,
     outgoing: &mut Outgoing,
-    due: Now,
 ) -> Result<Result<Response<Served>, Broken>, Elapsed> {
+    let due = flight.due();
     let mut work = pin!(outgoing.send(&flight.member.core.link, Stamp { protocol, due }));
     match due.instant() {
         Some(due) => timeout_at(due, work).await,

@@ -35,11 +35,15 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    pub(super) fn start(balance: Arc<Balance>, picked: Picked, due: Now, hurried: bool) -> Self {
+    pub(super) fn start(balance: Arc<Balance>, picked: Picked, now: Now, due: Now, hurried: bool) -> Self {
         let Picked { member, mut ticket } = picked;
         // It counts as in flight, limit or not: that is its endpoint's load.
         member.core.fuse.wait(&mut ticket);
-        Self { balance, member, ticket, started: exact(), due, hurried, took: None, settled: false }
+        Self { balance, member, ticket, started: now, due, hurried, took: None, settled: false }
+    }
+
+    pub(super) const fn due(&self) -> Now {
+        self.due
     }
 
     /// Whom it goes to.
@@ -67,8 +71,7 @@ impl Flight {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
-        // Once the head of the answer was timed there is nothing left to measure.
-        let now = if self.took.is_some() { self.balance.clock.now() } else { exact() };
+        let now = exact();
         let core = &self.member.core;
         let ran = now.nanos_since(self.started);
         match (outcome, self.took) {

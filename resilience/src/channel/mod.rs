@@ -163,7 +163,7 @@ where
         let protocol = Protocol::of(request.headers());
         // Here, where the deadline of what it is part of is known.
         let times = Times::of(&self.0.balance, protocol, request.headers());
-        let f = call::call(self.clone(), protocol, request.map(Body::new), times); if std::env::var_os("SZ").is_some() { eprintln!("size {}", std::mem::size_of_val(&f)); } ChannelFuture(Box::pin(f))
+        ChannelFuture(Box::pin(call::call(self.clone(), protocol, request.map(Body::new), times)))
     }
 }
 
