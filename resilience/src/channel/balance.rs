@@ -25,7 +25,7 @@ pub(crate) struct Balance {
     pub(crate) command: &'static CommandState,
     pub(super) clock: &'static Clock,
     pub(super) options: Options,
-    connect: Connect,
+    pub(super) connect: Connect,
     pub(super) snapshot: ArcSwap<Snapshot>,
     /// Whether a list, or a failure to get one, was ever heard of.
     pub(super) heard: watch::Sender<bool>,
@@ -96,7 +96,7 @@ impl Balance {
                     Arc::new(Member { endpoint: endpoint.clone(), core: Arc::clone(&member.core) })
                 }
                 None => {
-                    let core = Arc::new(Core::new((self.connect)(endpoint), &policy, self.clock));
+                    let core = Arc::new(Core::new(self.connect.link(endpoint), &policy, self.clock));
                     Arc::new(Member { endpoint: endpoint.clone(), core })
                 }
             }
@@ -168,6 +168,11 @@ impl Balance {
         if news {
             self.changed.notify_one();
         }
+    }
+
+    /// Nothing was heard yet, neither a list nor a failure to get one.
+    pub(super) fn is_unheard(&self) -> bool {
+        matches!(self.snapshot.load().empty, Empty::Unheard(_))
     }
 
     /// Why the list is not confirmed.

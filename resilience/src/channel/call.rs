@@ -1,23 +1,24 @@
 //! One call: to whom, how often, and until when.
 
-use std::error::Error;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Response;
-use http::request::Parts;
-use tokio::time::{sleep_until, timeout, timeout_at};
+use http::{HeaderMap, Request, Response};
+use tokio::time::error::Elapsed;
+use tokio::time::{sleep_until, timeout_at};
 use tonic::body::Body;
 
 use super::answers;
 use super::balance::Balance;
 use super::choice::Unpicked;
 use super::flight::{Flight, Landing};
+use super::link::{Broken, Served, Stamp};
 use super::member::Member;
-use super::replay::Parcel;
+use super::outgoing::Outgoing;
 use super::{BoxError, Channel};
 use crate::clock::{Now, exact};
-use crate::deadline::{self, Due};
+use crate::deadline;
 use crate::discovery::known::Empty;
 use crate::layer::answer::Answer;
 use crate::layer::protocol::{Protocol, Said};
@@ -27,8 +28,6 @@ use crate::outcome::Outcome;
 const FIRST_LIST: Duration = Duration::from_secs(1);
 /// To how many further endpoints a call goes that could not connect: no server has seen it.
 const MOST_FAILOVERS: u8 = 2;
-/// How long a body may take to come back from an attempt that is over.
-const COMES_BACK: Duration = Duration::from_millis(100);
 
 /// Until when a call must have its answer.
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +39,9 @@ pub(super) struct Times {
 impl Times {
     /// Of a call that begins now: the earliest of the command's timeout, the deadline of what it is part of,
     /// and the `grpc-timeout` it came with.
-    pub(super) fn of(balance: &Balance, protocol: Protocol, parts: &Parts) -> Self {
+    pub(super) fn of(balance: &Balance, protocol: Protocol, headers: &HeaderMap) -> Self {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let asked = protocol.is_grpc().then(|| deadline::grpc_timeout(&parts.headers)).flatten();
+        let asked = protocol.is_grpc().then(|| deadline::grpc_timeout(headers)).flatten();
         let timeout = balance.command.circuit.fuse.timeout_ms();
         if asked.is_none() && timeout.is_none() {
             return Self { due: deadline::current(), hurried: false };
@@ -62,8 +61,8 @@ enum Attempt {
     /// With an answer for the caller, good or its own fault.
     Answered(Response<Body>),
     /// No connection: nobody has seen the request.
-    Unsent(BoxError),
-    Failed(Failure),
+    Unsent(Arc<Member>, BoxError),
+    Failed(Arc<Member>, Box<Failure>),
 }
 
 /// What the caller gets if no further attempt is made.
@@ -74,57 +73,64 @@ enum Failure {
 }
 
 /// Makes one call. The channel lives until it has its answer.
-pub(super) async fn call(
+pub(super) fn call(
     channel: Channel,
     protocol: Protocol,
-    mut parts: Parts,
-    body: Body,
+    request: Request<Body>,
     times: Times,
-) -> Result<Response<Body>, BoxError> {
+) -> impl Future<Output = Result<Response<Body>, BoxError>> {
     let balance = &channel.0.balance;
-    let may_repeat = balance.options.is_idempotent(&parts);
-    let (mut parcel, mut tried) = (Parcel::new(body, may_repeat), Vec::<Arc<Member>>::new());
-    let (mut attempts, mut failovers) = (0_u8, 0_u8);
-    let (mut last, mut only_others) = (None, false);
-    balance.command.retries.attempted(1, balance.clock.now().tick());
-    loop {
-        let picked = match balance.pick(&tried, only_others) {
-            Err(Unpicked::Empty(Empty::Unheard(_))) if tried.is_empty() => {
-                first_list(balance, times.due).await;
-                balance.pick(&tried, only_others)
-            }
-            picked => picked,
-        };
-        let picked = match picked {
-            Ok(picked) => picked,
-            // The answer of the attempt before says more.
-            Err(unpicked) => return finish(protocol, last.unwrap_or_else(|| none(protocol, unpicked))),
-        };
-        let member = Arc::clone(&picked.member);
-        let due = attempt_due(balance, times.due, may_repeat);
-        let flight = Flight::start(Arc::clone(balance), picked, due, times.hurried);
-        let (lent, comes_back) = parcel.lend();
-        let failure = match attempt(flight, protocol, &mut parts, lent, due).await {
-            Attempt::Answered(response) => return Ok(response),
-            Attempt::Unsent(error) if failovers < MOST_FAILOVERS => {
-                (failovers, only_others) = (failovers + 1, true);
-                Failure::Error(error)
-            }
-            Attempt::Unsent(error) => return Err(error),
-            Attempt::Failed(failure) => {
-                (attempts, only_others) = (attempts.saturating_add(1), false);
-                let again = may_repeat.then(|| balance.command.retry_at(attempts, times.due)).flatten();
-                let Some(instant) = again.and_then(Now::instant) else { return finish(protocol, failure) };
-                sleep_until(instant).await;
-                failure
-            }
-        };
-        tried.push(member);
-        match timeout(COMES_BACK, comes_back).await {
-            Ok(Ok(back)) if times.due > exact() => parcel = back,
-            _ => return finish(protocol, failure),
+    let (request, may_repeat) = balance.options.is_idempotent(request);
+    let comes_back = balance.connect.gives_back() && !may_repeat;
+    let mut outgoing =
+        if comes_back { Outgoing::once(request) } else { Outgoing::kept(request, may_repeat) };
+    // A block: what it captures it uses in place, where a function would hold all of it twice.
+    async move {
+        let balance = &channel.0.balance;
+        let mut tried = Vec::<Arc<Member>>::new();
+        let (mut attempts, mut failovers) = (0_u8, 0_u8);
+        let (mut last, mut only_others) = (None::<Box<Failure>>, false);
+        if balance.is_unheard() {
+            first_list(balance, times.due).await;
         }
-        last = Some(failure);
+        let mut now = exact();
+        balance.command.retries.attempted(1, now.tick());
+        loop {
+            let flight = match balance.pick(&tried, only_others, now) {
+                Ok(picked) => {
+                    let due = attempt_due(balance, times.due, may_repeat, now);
+                    Flight::start(Arc::clone(balance), picked, now, due, times.hurried)
+                }
+                // The answer of the attempt before says more.
+                Err(unpicked) => {
+                    let last = last.map_or_else(|| none(protocol, unpicked), |last| *last);
+                    return finish(protocol, last);
+                }
+            };
+            let answer = attempt(&flight, protocol, &mut outgoing).await;
+            let (member, failure) = match settle(flight, protocol, answer) {
+                Attempt::Answered(response) => return Ok(response),
+                Attempt::Unsent(member, error) if failovers < MOST_FAILOVERS => {
+                    (failovers, only_others) = (failovers + 1, true);
+                    (member, Box::new(Failure::Error(error)))
+                }
+                Attempt::Unsent(_, error) => return Err(error),
+                Attempt::Failed(member, failure) => {
+                    (attempts, only_others) = (attempts.saturating_add(1), false);
+                    let again = may_repeat.then(|| balance.command.retry_at(attempts, times.due)).flatten();
+                    let Some(instant) = again.and_then(Now::instant) else { return finish(protocol, *failure) };
+                    sleep_until(instant).await;
+                    (member, failure)
+                }
+            };
+            tried.push(member);
+            let again = outgoing.again().await;
+            now = exact();
+            if !again || times.due <= now {
+                return finish(protocol, *failure);
+            }
+            last = Some(failure);
+        }
     }
 }
 
@@ -138,12 +144,12 @@ async fn first_list(balance: &Balance, due: Now) {
     }
 }
 
-fn attempt_due(balance: &Balance, due: Now, may_repeat: bool) -> Now {
+fn attempt_due(balance: &Balance, due: Now, may_repeat: bool, now: Now) -> Now {
     if !may_repeat {
         return due;
     }
     let per_try = balance.command.policy().retry.and_then(|retry| retry.per_try_timeout_ms);
-    per_try.map_or(due, |millis| due.min(exact().plus(u64::from(millis) * 1_000_000)))
+    per_try.map_or(due, |millis| due.min(now.plus(u64::from(millis) * 1_000_000)))
 }
 
 fn none(protocol: Protocol, unpicked: Unpicked) -> Failure {
@@ -161,16 +167,26 @@ fn finish(protocol: Protocol, failure: Failure) -> Result<Response<Body>, BoxErr
     }
 }
 
-async fn attempt(mut flight: Flight, protocol: Protocol, parts: &mut Parts, body: Body, due: Now) -> Attempt {
-    let work = flight.member.core.link.clone().send(parts, body, |request| {
-        if protocol.is_grpc() {
-            deadline::within(Due::at(due), || deadline::set_grpc_timeout(request.headers_mut()));
-        }
-    });
-    let mut answer = match due.instant() {
+/// What an attempt brought, within its time.
+async fn attempt(
+    flight: &Flight,
+    protocol: Protocol,
+    outgoing: &mut Outgoing,
+) -> Result<Result<Response<Served>, Broken>, Elapsed> {
+    let due = flight.due();
+    let mut work = pin!(outgoing.send(&flight.member.core.link, Stamp { protocol, due }));
+    match due.instant() {
         Some(due) => timeout_at(due, work).await,
-        None => Ok(work.await),
-    };
+        None => Ok(work.as_mut().await),
+    }
+}
+
+/// How an attempt ended that brought this.
+fn settle(
+    mut flight: Flight,
+    protocol: Protocol,
+    mut answer: Result<Result<Response<Served>, Broken>, Elapsed>,
+) -> Attempt {
     let said = match &mut answer {
         Ok(Ok(response)) => {
             let said = protocol.head(response.status(), response.headers());
@@ -187,27 +203,28 @@ async fn attempt(mut flight: Flight, protocol: Protocol, parts: &mut Parts, body
         // What fails from the deadline on is the deadline's doing.
         _ if said.is_error() && flight.is_overdue() => {
             flight.end(Outcome::Timeout);
-            Attempt::Failed(Failure::Timeout)
+            Attempt::Failed(flight.member(), Box::new(Failure::Timeout))
         }
         Err(_) => {
             flight.end(Outcome::Timeout);
-            Attempt::Failed(Failure::Timeout)
+            Attempt::Failed(flight.member(), Box::new(Failure::Timeout))
         }
-        Ok(Err(error)) => {
+        Ok(Err(broken)) => {
             flight.end(Outcome::Failure);
-            if is_connect(&*error) { Attempt::Unsent(error) } else { Attempt::Failed(Failure::Error(error)) }
+            match broken {
+                Broken::Unsent(error) => Attempt::Unsent(flight.member(), error),
+                Broken::Sent(error) => Attempt::Failed(flight.member(), Box::new(Failure::Error(error))),
+            }
         }
         Ok(Ok(response)) => {
             let failed =
                 said.is_error() && matches!(flight.outcome(said), Outcome::Failure | Outcome::Timeout);
+            let member = failed.then(|| flight.member());
             let response = response.map(|body| Body::new(Landing::new(flight, body, protocol, said)));
-            if failed { Attempt::Failed(Failure::Response(response)) } else { Attempt::Answered(response) }
+            match member {
+                Some(member) => Attempt::Failed(member, Box::new(Failure::Response(response))),
+                None => Attempt::Answered(response),
+            }
         }
     }
-}
-
-/// Whether an error says that there was no connection to send the request on.
-fn is_connect(error: &(dyn Error + 'static)) -> bool {
-    let mut causes = std::iter::successors(Some(error), |error| (*error).source());
-    causes.any(<dyn Error>::is::<tonic::ConnectError>)
 }

@@ -27,8 +27,7 @@ pub(super) enum Unpicked {
 
 impl Balance {
     /// Whom the next attempt goes to: rather, or `only`, to one that was not tried.
-    pub(super) fn pick(&self, tried: &[Arc<Member>], only: bool) -> Result<Picked, Unpicked> {
-        let now = self.clock.now();
+    pub(super) fn pick(&self, tried: &[Arc<Member>], only: bool, now: Now) -> Result<Picked, Unpicked> {
         let snapshot = self.snapshot.load();
         if let Some(refusal) = snapshot.forced_open {
             return Err(Unpicked::Refused(refusal));

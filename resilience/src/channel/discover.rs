@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{Request, Response};
+use tokio::runtime::Handle;
 use tonic::body::Body;
 use tonic::transport::Endpoint as Transport;
 use tower::util::BoxCloneSyncService;
@@ -18,10 +19,10 @@ use crate::discovery::{Discovery, Endpoint};
 use crate::fusebox::Shared;
 
 /// How long a connection may take to be set up.
-const CONNECT: Duration = Duration::from_millis(500);
+pub(super) const CONNECT: Duration = Duration::from_millis(500);
 /// A connection is asked whether it lives after so long without a sign, and given up after so much longer.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(10);
+pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A channel to be; made by [`Fusebox::discover`](crate::Fusebox::discover) and
 /// [`Fusebox::discover_in`](crate::Fusebox::discover_in).
@@ -90,12 +91,12 @@ impl Discover {
 
     /// The channel, with connections over plain HTTP/2. Needs a runtime of tokio.
     pub fn channel(self) -> Channel {
-        self.channel_with(|endpoint| endpoint)
+        self.start(Connect::Direct(Handle::current()))
     }
 
-    /// The channel, with connections that are set up as `settings` has them, like over TLS.
+    /// The channel, over tonic's connections, set up as `settings` has them, like over TLS.
     pub fn channel_with(self, settings: impl Fn(Transport) -> Transport + Send + Sync + 'static) -> Channel {
-        self.start(Box::new(move |endpoint| {
+        self.channel_over(move |endpoint| {
             // A socket address is always a valid authority.
             let transport = Transport::from_shared(format!("http://{}", endpoint.address))
                 .unwrap_or_else(|_| Transport::from_static("http://invalid.invalid"))
@@ -103,8 +104,8 @@ impl Discover {
                 .tcp_nodelay(true)
                 .http2_keep_alive_interval(KEEP_ALIVE)
                 .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-            Link::Plain(settings(transport).connect_lazy())
-        }))
+            settings(transport).connect_lazy()
+        })
     }
 
     /// The channel, over clients of your own: `connect` makes one for each endpoint that appears, and it is
@@ -119,7 +120,7 @@ impl Discover {
         let link = move |endpoint: &Endpoint| -> Link {
             Link::Own(BoxCloneSyncService::new(connect(endpoint).map_err(Into::into)))
         };
-        self.start(Box::new(link))
+        self.start(Connect::Own(Box::new(link)))
     }
 
     fn start(self, connect: Connect) -> Channel {

@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use tonic::Status;
-use tonic::body::Body;
 
 use super::answers;
 use super::balance::Balance;
 use super::choice::Picked;
+use super::link::Served;
 use super::member::Member;
 use crate::clock::{Now, exact};
 use crate::fuse::{Settled, Ticket};
@@ -35,11 +35,20 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    pub(super) fn start(balance: Arc<Balance>, picked: Picked, due: Now, hurried: bool) -> Self {
+    pub(super) fn start(balance: Arc<Balance>, picked: Picked, now: Now, due: Now, hurried: bool) -> Self {
         let Picked { member, mut ticket } = picked;
         // It counts as in flight, limit or not: that is its endpoint's load.
         member.core.fuse.wait(&mut ticket);
-        Self { balance, member, ticket, started: exact(), due, hurried, took: None, settled: false }
+        Self { balance, member, ticket, started: now, due, hurried, took: None, settled: false }
+    }
+
+    pub(super) const fn due(&self) -> Now {
+        self.due
+    }
+
+    /// Whom it goes to.
+    pub(super) fn member(&self) -> Arc<Member> {
+        Arc::clone(&self.member)
     }
 
     /// Whether it should have ended by now, or in the next two milliseconds: tonic's own timer for the
@@ -62,8 +71,7 @@ impl Flight {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
-        // Once the head of the answer was timed there is nothing left to measure.
-        let now = if self.took.is_some() { self.balance.clock.now() } else { exact() };
+        let now = exact();
         let core = &self.member.core;
         let ran = now.nanos_since(self.started);
         match (outcome, self.took) {
@@ -112,7 +120,7 @@ impl Drop for Flight {
 
 /// The body of an answer, which holds the flight to its end.
 pub(super) struct Landing {
-    served: Body,
+    served: Served,
     protocol: Protocol,
     said: Said,
     flight: Option<Flight>,
@@ -120,7 +128,7 @@ pub(super) struct Landing {
 
 impl Landing {
     /// The body of an answer with this head.
-    pub(super) fn new(mut flight: Flight, served: Body, protocol: Protocol, said: Said) -> Self {
+    pub(super) fn new(mut flight: Flight, served: Served, protocol: Protocol, said: Said) -> Self {
         let mut landing = Self { served, protocol, said, flight: None };
         if landing.served.is_end_stream() {
             flight.end(landing.outcome(&flight));

@@ -1,65 +1,90 @@
 //! A connection to one endpoint.
 
+use std::error::Error;
 use std::fmt;
-use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use http::request::Parts;
-use http::{Method, Request, Response};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tonic::Status;
 use tonic::body::Body;
-use tonic::transport;
-use tower::Service as _;
+use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
 use super::BoxError;
+use super::direct::Direct;
+use crate::clock::Now;
+use crate::deadline::{self, Due};
+use crate::layer::protocol::Protocol;
 
-/// A connection to one endpoint; clones are one and the same.
-#[derive(Clone)]
+/// A connection to one endpoint.
 pub(super) enum Link {
-    /// tonic's, as it is: a box for each clone and each call is a good part of what a call costs here.
-    Plain(transport::Channel),
-    /// A client of the caller's own.
-    Own(BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>),
+    /// Ours.
+    Direct(Direct),
+    /// A client of the caller's own, or tonic's as the caller has set it up.
+    Own(Own),
+}
+
+type Own = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
+
+/// What is put on a request when it is sent: until when its answer is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stamp {
+    pub(super) protocol: Protocol,
+    pub(super) due: Now,
+}
+
+impl Stamp {
+    pub(super) fn put<B>(self, request: &mut Request<B>) {
+        if self.protocol.is_grpc() {
+            deadline::within(Due::at(self.due), || deadline::set_grpc_timeout(request.headers_mut()));
+        }
+    }
+}
+
+/// Why there is no answer.
+pub(super) enum Broken {
+    /// There was no connection: nobody has seen the request.
+    Unsent(BoxError),
+    /// It may have been seen.
+    Sent(BoxError),
 }
 
 impl Link {
-    /// One attempt's request, of what may be needed for another.
-    fn request(&self, parts: &mut Parts, body: Body) -> Request<Body> {
-        // Of extensions tonic's connection reads none but CONNECT's: the first attempt may take them.
-        if matches!(self, Self::Plain(_)) && parts.method != Method::CONNECT {
-            let extensions = std::mem::take(&mut parts.extensions);
-            let mut request = Request::from_parts(parts.clone(), body);
-            *request.extensions_mut() = extensions;
-            return request;
-        }
-        Request::from_parts(parts.clone(), body)
-    }
-
-    /// Sends a request of these parts, with what `finish` adds, once there is a connection. It is made only
-    /// then: so it is not carried along by a future that waits.
+    /// Sends what is in `slot`, with `stamp` put on it, once there is a connection. If nobody has seen it, it
+    /// may be there again.
     pub(super) async fn send(
-        mut self,
-        parts: &mut Parts,
-        body: Body,
-        finish: impl FnOnce(&mut Request<Body>),
-    ) -> Result<Response<Body>, BoxError> {
-        poll_fn(|cx| match &mut self {
-            Self::Plain(channel) => channel.poll_ready(cx).map_err(Into::into),
-            Self::Own(service) => service.poll_ready(cx),
-        })
-        .await?;
-        let mut request = self.request(parts, body);
-        finish(&mut request);
-        match &mut self {
-            Self::Plain(channel) => {
-                let answer = channel.call(request);
-                Ok(answer.await?)
-            }
-            Self::Own(service) => {
-                let answer = service.call(request);
-                answer.await
-            }
+        &self,
+        slot: &mut Option<Request<Body>>,
+        stamp: Stamp,
+    ) -> Result<Response<Served>, Broken> {
+        match self {
+            Self::Direct(direct) => Ok(direct.send(slot, stamp).await?.map(Served::Direct)),
+            // Boxed: a call of ours does not carry the room for it along.
+            Self::Own(own) => Box::pin(own_send(own.clone(), slot, stamp)).await,
         }
     }
+}
+
+async fn own_send(
+    mut own: Own,
+    slot: &mut Option<Request<Body>>,
+    stamp: Stamp,
+) -> Result<Response<Served>, Broken> {
+    let broken = |error: BoxError| if is_connect(&*error) { Broken::Unsent(error) } else { Broken::Sent(error) };
+    let ready = own.ready().await.map_err(broken)?;
+    let Some(mut request) = slot.take() else { return Err(Broken::Sent("nothing to send".into())) };
+    stamp.put(&mut request);
+    Ok(tower::Service::call(ready, request).await.map_err(broken)?.map(Served::Own))
+}
+
+/// Whether an error says that there was no connection to send the request on.
+fn is_connect(error: &(dyn Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.any(<dyn Error>::is::<tonic::ConnectError>)
 }
 
 impl fmt::Debug for Link {
@@ -68,27 +93,40 @@ impl fmt::Debug for Link {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The body of an answer, as its connection gives it.
+pub(super) enum Served {
+    Direct(Incoming),
+    Own(Body),
+}
 
-    #[tokio::test]
-    async fn extensions_go_with_the_first_attempt_and_with_all_where_somebody_may_read_them() {
-        let plain = Link::Plain(transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy());
-        let own = tower::service_fn(async |_: Request<Body>| Ok(Response::new(Body::empty())));
-        let own = Link::Own(BoxCloneSyncService::new(own));
-        let attempts = |link: &Link, method: Method| {
-            let mut parts = Request::builder().method(method).body(()).unwrap().into_parts().0;
-            parts.extensions.insert(7_u8);
-            parts.headers.insert("a", http::HeaderValue::from_static("b"));
-            [(); 2].map(|()| {
-                let request = link.request(&mut parts, Body::empty());
-                assert_eq!(request.headers()["a"], "b");
-                request.extensions().get::<u8>().copied()
-            })
-        };
-        assert_eq!(attempts(&plain, Method::POST), [Some(7), None]);
-        assert_eq!(attempts(&plain, Method::CONNECT), [Some(7), Some(7)]);
-        assert_eq!(attempts(&own, Method::POST), [Some(7), Some(7)]);
+impl http_body::Body for Served {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match &mut *self {
+            Self::Direct(body) => {
+                let frame = Pin::new(body).poll_frame(cx);
+                frame.map_err(|error| Status::from_error(error.into()))
+            }
+            Self::Own(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Direct(body) => body.is_end_stream(),
+            Self::Own(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Direct(body) => body.size_hint(),
+            Self::Own(body) => body.size_hint(),
+        }
     }
 }

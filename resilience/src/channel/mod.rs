@@ -44,6 +44,7 @@ mod answers;
 mod balance;
 mod call;
 mod choice;
+mod direct;
 mod discover;
 mod driver;
 mod flight;
@@ -51,6 +52,7 @@ mod link;
 mod load;
 mod member;
 mod options;
+mod outgoing;
 mod outliers;
 mod pick;
 mod replay;
@@ -63,6 +65,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tonic::body::Body;
 use tower::Service;
@@ -76,13 +79,32 @@ use crate::discovery::Endpoint;
 use crate::layer::protocol::Protocol;
 use balance::Balance;
 use call::Times;
+use direct::Direct;
 use link::Link;
 
 /// An error of a connection.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Makes the connection to an endpoint.
-type Connect = Box<dyn Fn(&Endpoint) -> Link + Send + Sync>;
+enum Connect {
+    /// Ours, kept up by this runtime.
+    Direct(Handle),
+    Own(Box<dyn Fn(&Endpoint) -> Link + Send + Sync>),
+}
+
+impl Connect {
+    fn link(&self, endpoint: &Endpoint) -> Link {
+        match self {
+            Self::Direct(runtime) => Link::Direct(Direct::new(endpoint.address, runtime.clone())),
+            Self::Own(link) => link(endpoint),
+        }
+    }
+
+    /// Whether a request that could not be sent comes back.
+    const fn gives_back(&self) -> bool {
+        matches!(self, Self::Direct(_))
+    }
+}
 
 /// A channel over the endpoints of a service; made by [`Discover::channel`]. Clones are one and the same.
 #[derive(Clone)]
@@ -138,11 +160,10 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ChannelFuture {
-        let (parts, body) = request.into_parts();
-        let protocol = Protocol::of(&parts.headers);
+        let protocol = Protocol::of(request.headers());
         // Here, where the deadline of what it is part of is known.
-        let times = Times::of(&self.0.balance, protocol, &parts);
-        ChannelFuture(Box::pin(call::call(self.clone(), protocol, parts, Body::new(body), times)))
+        let times = Times::of(&self.0.balance, protocol, request.headers());
+        ChannelFuture(Box::pin(call::call(self.clone(), protocol, request.map(Body::new), times)))
     }
 }
 

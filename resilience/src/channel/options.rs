@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
 use http::request::Parts;
 
 use super::survey::Rules;
@@ -29,8 +30,12 @@ impl Default for Options {
 }
 
 impl Options {
-    pub(super) fn is_idempotent(&self, request: &Parts) -> bool {
-        self.idempotent.as_ref().is_some_and(|idempotent| idempotent(request))
+    /// The request, and whether it may be sent twice.
+    pub(super) fn is_idempotent<B>(&self, request: Request<B>) -> (Request<B>, bool) {
+        let Some(idempotent) = &self.idempotent else { return (request, false) };
+        let (parts, body) = request.into_parts();
+        let may_repeat = idempotent(&parts);
+        (Request::from_parts(parts, body), may_repeat)
     }
 }
 

@@ -11,6 +11,7 @@
 //! - A list is as good as its source: an instance that died is called until the source knows it. The
 //!   [channel](crate::channel) over it ejects it before that.
 
+#[cfg(feature = "consul")]
 mod broken;
 #[cfg(feature = "consul")]
 mod consul;

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: Fusebox beside its peers, in one run on one machine.
 
 mod callgrind;
+mod channel;
 mod child;
 mod document;
 mod feed;
@@ -38,6 +39,13 @@ pub enum Command {
     /// Markdown table, and which targets are met. Two cores that do nothing else: whatever else runs is
     /// measured too. A full run takes about twenty minutes and writes docs/benchmarks-feed.md.
     Feed(feed::Args),
+    /// The channel: what it costs a call, and calls beside a list of endpoints that never rests
+    ///
+    /// Over one and four endpoints, at several numbers of callers, beside fixed tonic channels and tonic's own
+    /// balanced one, in turn in one process; then over a thousand endpoints of which a hundred a second are
+    /// replaced. Prints one Markdown table, and which targets are met. Two cores that do nothing else: whatever
+    /// else runs is measured too. A full run takes about ten minutes and writes docs/benchmarks-channel.md.
+    Channel(channel::Args),
 }
 
 const BENCHES: [&str; 6] = ["B1", "B2", "B3", "B4", "B10", "reload"];
@@ -77,6 +85,7 @@ pub fn run(command: &Command) -> Result<()> {
     match command {
         Command::Library(args) => library(args),
         Command::Feed(args) => feed::run(args),
+        Command::Channel(args) => channel::run(args),
     }
 }
 

@@ -21,14 +21,16 @@ pub struct Suite {
     /// The Rust program, and the feature it needs.
     pub rust: &'static str,
     pub feature: &'static str,
-    /// The folder of the Go program, and its name when it is built.
-    pub go: [&'static str; 2],
+    /// The folder of the Go program, and its name when it is built; None: it has no peers in Go.
+    pub go: Option<[&'static str; 2]>,
 }
 
 /// Those of the library's benchmark.
-pub const LIBRARY: Suite = Suite { rust: "bench", feature: "", go: ["bench/go", "go-peers"] };
+pub const LIBRARY: Suite = Suite { rust: "bench", feature: "", go: Some(["bench/go", "go-peers"]) };
 /// Those of the feed's.
-pub const FEED: Suite = Suite { rust: "feed", feature: "feed", go: ["bench/go-feed", "go-feed"] };
+pub const FEED: Suite = Suite { rust: "feed", feature: "feed", go: Some(["bench/go-feed", "go-feed"]) };
+/// Those of the channel's.
+pub const CHANNEL: Suite = Suite { rust: "channel", feature: "channel", go: None };
 
 /// Programs that are built.
 #[derive(Debug)]
@@ -52,7 +54,10 @@ impl Programs {
             let what = ["--bin", suite.rust, "--features", suite.feature, "--target-dir", &folder];
             cargo(checkout, &[&manifest[..], &what].concat())
         })?;
-        let go = progress.step("building the Go peers", || go(checkout, suite.go, &target));
+        let go = match suite.go {
+            Some(suite) => progress.step("building the Go peers", || go(checkout, suite, &target)),
+            None => Err(anyhow::anyhow!("there are none")),
+        };
         let go = go.map_err(|error| reason(&error));
         Ok(Self { rust: target.join("release").join(suite.rust), go, target })
     }
@@ -152,7 +157,8 @@ pub fn pinned(cores: &str, program: &Path) -> Exec {
     }
 }
 
-fn lines(text: &str) -> Result<Vec<Figure>> {
+/// The rows that a program has printed.
+pub fn lines(text: &str) -> Result<Vec<Figure>> {
     text.lines()
         .map(|line| serde_json::from_str(line).with_context(|| format!("not a row: {line}")))
         .collect()
