@@ -82,8 +82,7 @@ pub(super) fn call(
     let balance = &channel.0.balance;
     let (request, may_repeat) = balance.options.is_idempotent(request);
     let comes_back = balance.connect.gives_back() && !may_repeat;
-    let mut outgoing =
-        if comes_back { Outgoing::once(request) } else { Outgoing::kept(request, may_repeat) };
+    let mut outgoing = if comes_back { Outgoing::once(request) } else { Outgoing::kept(request, may_repeat) };
     // A block: what it captures it uses in place, where a function would hold all of it twice.
     async move {
         let balance = &channel.0.balance;
@@ -118,7 +117,9 @@ pub(super) fn call(
                 Attempt::Failed(member, failure) => {
                     (attempts, only_others) = (attempts.saturating_add(1), false);
                     let again = may_repeat.then(|| balance.command.retry_at(attempts, times.due)).flatten();
-                    let Some(instant) = again.and_then(Now::instant) else { return finish(protocol, *failure) };
+                    let Some(instant) = again.and_then(Now::instant) else {
+                        return finish(protocol, *failure);
+                    };
                     sleep_until(instant).await;
                     (member, failure)
                 }

@@ -59,7 +59,9 @@ impl Direct {
         loop {
             let sender = match self.open() {
                 Some(sender) => sender,
-                None => self.dial().await.map_err(|error| Broken::Unsent(ConnectError(error.into()).into()))?,
+                None => {
+                    self.dial().await.map_err(|error| Broken::Unsent(ConnectError(error.into()).into()))?
+                }
             };
             let Some(request) = slot.take() else { return Err(Broken::Sent("nothing to send".into())) };
             let mut error = match self.dispatch(sender, request, stamp).await {

@@ -74,7 +74,8 @@ async fn own_send(
     slot: &mut Option<Request<Body>>,
     stamp: Stamp,
 ) -> Result<Response<Served>, Broken> {
-    let broken = |error: BoxError| if is_connect(&*error) { Broken::Unsent(error) } else { Broken::Sent(error) };
+    let broken =
+        |error: BoxError| if is_connect(&*error) { Broken::Unsent(error) } else { Broken::Sent(error) };
     let ready = own.ready().await.map_err(broken)?;
     let Some(mut request) = slot.take() else { return Err(Broken::Sent("nothing to send".into())) };
     stamp.put(&mut request);

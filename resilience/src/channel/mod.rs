@@ -30,12 +30,16 @@
 //!   declared [idempotent](Discover::idempotent) is tried again by the policy's `retry`, elsewhere if possible,
 //!   within its budget.
 //! - An endpoint that is listed no more has no new calls; those in flight finish.
+//! - One connection for each endpoint, set up by the first call. A server that ends it in order (GOAWAY) costs no
+//!   call that it has not begun.
 //! - With the feature `go-micro` an error of a go-micro server, JSON in the message of its status, is a plain status:
 //!   its detail is the message, its id the metadata `go-micro-id`.
 //!
 //! # Caveats
 //! - A probe is a call of somebody's: it is one of each sleep window for each ejected endpoint, up to eight times as
 //!   long where that keeps failing. A retry spares the caller that.
+//! - A server that takes no more streams at once makes calls wait in their connection. If that ends just then, the first
+//!   of them fails; the others go by a new one.
 //! - A body is sent again only if it came back within 64 KiB: a longer stream is sent once.
 //! - Without a `circuitBreaker` in the policy nobody is ejected.
 //! - An endpoint's state takes about 400 bytes for each processor.

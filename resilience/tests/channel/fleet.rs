@@ -179,13 +179,19 @@ impl http_body::Body for Endless {
 
 /// A source whose every word is the test's.
 #[derive(Debug)]
-pub struct Manual(mpsc::UnboundedSender<Teller>);
+struct Manual(mpsc::UnboundedSender<Teller>);
 
 impl Source for Manual {
     fn follow(&self, _: &str, told: Teller) -> Following {
         self.0.send(told).unwrap();
         Box::pin(std::future::pending())
     }
+}
+
+/// A source of the test's own, and where whoever follows it is told of.
+pub fn manual() -> (Discovery, mpsc::UnboundedReceiver<Teller>) {
+    let (tellers, told) = mpsc::unbounded_channel();
+    (Discovery::new(Manual(tellers)), told)
 }
 
 /// A channel over endpoints in memory.
@@ -216,8 +222,8 @@ impl Fleet {
         for server in &servers {
             server.takes.store(1, Ordering::SeqCst);
         }
-        let (tellers, mut told) = mpsc::unbounded_channel();
-        let discover = fusebox.discover_in(&Discovery::new(Manual(tellers)), "user.service").command("c");
+        let (discovery, mut told) = manual();
+        let discover = fusebox.discover_in(&discovery, "user.service").command("c");
         let all = servers.clone();
         let channel = set(discover).channel_over(move |endpoint| {
             let at = usize::from(endpoint.address.port()) - 1;

@@ -8,6 +8,7 @@ mod consul;
 
 mod balancing;
 mod catalog;
+mod connections;
 mod contract;
 mod ejecting;
 mod fleet;

@@ -40,7 +40,7 @@ async fn failing() -> SocketAddr {
 }
 
 /// An address where nobody listens, and nobody will: the port stays taken.
-fn dead() -> SocketAddr {
+pub fn dead() -> SocketAddr {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let address = socket.local_addr().unwrap();
