@@ -301,3 +301,37 @@ pub fn init_logs(config: &LogArgs) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::{reflector, watcher};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_is_back_wakes_everybody_and_one_that_flaps_not_at_every_turn() {
+        let (resources, mut writer) = reflector::store();
+        for name in ["a", "b"] {
+            let text = format!("{{ metadata: {{ name: {name}, namespace: shop }}, spec: {{}} }}");
+            writer.apply_watcher_event(&watcher::Event::Apply(serde_saphyr::from_str(&text).unwrap()));
+        }
+        let stores = Stores::new(resources, reflector::store().0, reflector::store().0);
+        let (back, seen) = watch::channel(0);
+        let (wake, mut woken) = mpsc::unbounded_channel();
+        tokio::spawn(wake_on_return(seen, wake, stores));
+        let mut woken_within = async |time| {
+            sleep(time).await;
+            std::iter::from_fn(|| woken.try_recv().ok()).count()
+        };
+        assert_eq!(woken_within(RETURNS).await, 0);
+        back.send_replace(1);
+        assert_eq!(woken_within(Duration::from_millis(1)).await, 2);
+        back.send_replace(2);
+        sleep(Duration::from_millis(1)).await;
+        back.send_replace(3);
+        assert_eq!(woken_within(RETURNS / 2).await, 0, "they were woken just now");
+        assert_eq!(woken_within(RETURNS).await, 2, "what came meanwhile is not lost");
+        assert_eq!(woken_within(RETURNS * 2).await, 0);
+    }
+}

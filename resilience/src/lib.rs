@@ -69,6 +69,8 @@
 //! Hystrix dashboard.
 
 mod breaker;
+#[cfg(any(feature = "channel", feature = "consul"))]
+mod causes;
 #[cfg(feature = "channel")]
 pub mod channel;
 mod circuit;

@@ -158,8 +158,7 @@ pub fn transport(address: SocketAddr) -> Result<Endpoint> {
     Ok(Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(Duration::from_millis(500))
         .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(5)))
+        .tcp_keepalive(Some(Duration::from_secs(10))))
 }
 
 /// The n-th loopback address.

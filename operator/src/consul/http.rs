@@ -12,6 +12,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::de::DeserializeOwned;
@@ -62,28 +63,45 @@ impl Http {
     pub fn new(config: &ConsulConfig) -> anyhow::Result<Self> {
         let base = config.address.trim_end_matches('/');
         let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
+        // Not quoted: what stands there would be a password, and the address is in conditions and logs.
+        anyhow::ensure!(
+            !base.contains('@'),
+            "Consul's address has a user in it: take it out; --consul-token-file says who asks"
+        );
         let uri: http::Uri = base.parse().with_context(|| format!("Consul's address {base:?}"))?;
         anyhow::ensure!(
-            uri.host().is_some_and(|host| !host.is_empty()),
-            "Consul's address {base:?} has no host"
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.host().is_some_and(|host| !host.is_empty()),
+            "Consul's address {base:?} is no http or https URL with a host"
         );
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(DEADLINE));
+        // A blocking query waits for a minute: a server that vanished without a word is noticed before that.
+        tcp.set_keepalive(Some(Duration::from_secs(10)));
+        tcp.set_keepalive_interval(Some(Duration::from_secs(5)));
+        tcp.set_keepalive_retries(Some(3));
         let builder = hyper_rustls::HttpsConnectorBuilder::new();
         let builder = match &config.ca_file {
+            // Without TLS nobody needs to be trusted, and an image without authorities will do.
+            None if uri.scheme_str() == Some("http") => {
+                builder.with_tls_config(trusting(RootCertStore::empty()))
+            }
             None => builder.with_native_roots().context("the system's certificate authorities")?,
             Some(file) => {
-                let mut roots = rustls::RootCertStore::empty();
+                let mut roots = RootCertStore::empty();
                 let name = || format!("Consul's certificate authority {}", file.display());
                 for certificate in CertificateDer::pem_file_iter(file).with_context(name)? {
                     roots.add(certificate.with_context(name)?).with_context(name)?;
                 }
-                let config = rustls::ClientConfig::builder().with_root_certificates(roots);
-                builder.with_tls_config(config.with_no_client_auth())
+                anyhow::ensure!(!roots.is_empty(), "{} holds no certificate", name());
+                builder.with_tls_config(trusting(roots))
             }
         };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
-            .build(builder.https_or_http().enable_http1().build());
+            .build(builder.https_or_http().enable_http1().wrap_connector(tcp));
         let (needs, token_file) = (String::new(), config.token_file.clone());
         Ok(Self { base, needs, token_file, client, gate: Gate::new("Consul") })
     }
@@ -186,6 +204,10 @@ impl Http {
         let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| failed(&error))?;
         Ok((head, body.to_bytes()))
     }
+}
+
+fn trusting(roots: RootCertStore) -> rustls::ClientConfig {
+    rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
 }
 
 /// The causes of an error: hyper's own text says only that it could not connect.

@@ -192,7 +192,20 @@ async fn errors_tell_what_and_where() {
     let nobody = ConsulConfig { address: "127.0.0.1:1".into(), ..config };
     let told = consul(&nobody).read_epoch().await.unwrap_err().0;
     assert!(told.contains("http://127.0.0.1:1") && told.contains("refused"), "{told}");
-    assert!(Http::new(&ConsulConfig { address: String::new(), ..ConsulConfig::default() }).is_err());
+}
+
+#[test]
+fn what_is_wrong_with_an_address_is_said_without_its_password() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let at = |address: &str| ConsulConfig { address: address.into(), ..ConsulConfig::default() };
+    let wrong = |config: &ConsulConfig| Http::new(config).map(drop).unwrap_err().to_string();
+    for address in ["", "http://:8500", "ftp://consul:8500", "https://me:hush@consul:8501"] {
+        let told = wrong(&at(address));
+        assert!(told.starts_with("Consul's address") && !told.contains("hush"), "{told}");
+    }
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    let told = wrong(&ConsulConfig { ca_file: Some(empty.path().into()), ..at("https://consul:8501") });
+    assert!(told.contains("holds no certificate") && told.contains(empty.path().to_str().unwrap()), "{told}");
 }
 
 const NEEDS: &str = "the token in use needs write for node_prefix \"fusebox-a b/c-\", session_prefix \

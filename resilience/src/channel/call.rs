@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
 use tokio::time::error::Elapsed;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::body::Body;
 
 use super::answers;
@@ -100,8 +100,17 @@ pub(super) fn call(
                     let due = attempt_due(balance, times.due, may_repeat, now);
                     Flight::start(Arc::clone(balance), picked, now, due, times.hurried)
                 }
-                // The answer of the attempt before says more.
                 Err(unpicked) => {
+                    // There is nobody else: who could not be reached may be, a little later.
+                    attempts = attempts.saturating_add(1);
+                    let again = (only_others && may_repeat).then(|| repeat_at(balance, attempts, times.due));
+                    if let Some(at) = again.flatten() {
+                        drop(unpicked);
+                        Box::pin(sleep_until(at)).await;
+                        (now, only_others, failovers) = (exact(), false, 0);
+                        continue;
+                    }
+                    // The answer of the attempt before says more.
                     let last = last.map_or_else(|| none(protocol, unpicked), |last| *last);
                     return finish(protocol, last);
                 }
@@ -116,16 +125,14 @@ pub(super) fn call(
                 Attempt::Unsent(_, error) => return Err(error),
                 Attempt::Failed(member, failure) => {
                     (attempts, only_others) = (attempts.saturating_add(1), false);
-                    let again = may_repeat.then(|| balance.command.retry_at(attempts, times.due)).flatten();
-                    let Some(instant) = again.and_then(Now::instant) else {
-                        return finish(protocol, *failure);
-                    };
-                    sleep_until(instant).await;
+                    let again = may_repeat.then(|| repeat_at(balance, attempts, times.due)).flatten();
+                    let Some(at) = again else { return finish(protocol, *failure) };
+                    Box::pin(sleep_until(at)).await;
                     (member, failure)
                 }
             };
             tried.push(member);
-            let again = outgoing.again().await;
+            let again = outgoing.again(times.due).await;
             now = exact();
             if !again || times.due <= now {
                 return finish(protocol, *failure);
@@ -151,6 +158,11 @@ fn attempt_due(balance: &Balance, due: Now, may_repeat: bool, now: Now) -> Now {
     }
     let per_try = balance.command.policy().retry.and_then(|retry| retry.per_try_timeout_ms);
     per_try.map_or(due, |millis| due.min(now.plus(u64::from(millis) * 1_000_000)))
+}
+
+/// When the policy has one tried again that may be.
+fn repeat_at(balance: &Balance, attempts: u8, due: Now) -> Option<Instant> {
+    balance.command.retry_at(attempts, due)?.instant()
 }
 
 fn none(protocol: Protocol, unpicked: Unpicked) -> Failure {

@@ -8,22 +8,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use http::header::{HeaderValue, USER_AGENT};
+use http::header::{HOST, HeaderValue, USER_AGENT};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 use hyper::rt::Executor;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioTimer;
 use tokio::runtime::Handle;
 use tokio::sync::SetOnce;
 use tokio::time::timeout;
 use tonic::ConnectError;
 use tonic::body::Body;
+use tower::ServiceExt as _;
 
-use super::discover::{CONNECT, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT};
+use super::BoxError;
+use super::discover::{ACKNOWLEDGED, CONNECT, KEEP_ALIVE, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_RETRIES};
 use super::link::{Broken, Stamp};
+use crate::causes;
 
 const OURS: HeaderValue = HeaderValue::from_static(concat!("fusebox/", env!("CARGO_PKG_VERSION")));
 
@@ -43,8 +46,8 @@ pub(super) struct Direct {
 
 impl Direct {
     pub(super) fn new(address: SocketAddr, runtime: Handle) -> Self {
-        // A socket address is always a valid authority.
-        let authority = Authority::try_from(address.to_string());
+        // Without the zone of a local address, which no authority may have, it is always a valid one.
+        let authority = Authority::try_from(SocketAddr::new(address.ip(), address.port()).to_string());
         let authority = authority.unwrap_or_else(|_| Authority::from_static("invalid.invalid"));
         Self { address, authority, runtime, dial: ArcSwapOption::empty() }
     }
@@ -59,9 +62,8 @@ impl Direct {
         loop {
             let sender = match self.open() {
                 Some(sender) => sender,
-                None => {
-                    self.dial().await.map_err(|error| Broken::Unsent(ConnectError(error.into()).into()))?
-                }
+                // Boxed: it happens once, and the room for it would be in every call.
+                None => Box::pin(self.dial()).await.map_err(|error| Broken::Unsent(no_connection(error)))?,
             };
             let Some(request) = slot.take() else { return Err(Broken::Sent("nothing to send".into())) };
             let mut error = match self.dispatch(sender, request, stamp).await {
@@ -75,7 +77,8 @@ impl Direct {
             }
             // The connection has ended while the request was waiting to be written: that says nothing of a new one.
             if !std::mem::replace(&mut again, false) {
-                return Err(Broken::Unsent(error.into()));
+                let why = format!("{}: {}", self.address, causes::text(&error));
+                return Err(Broken::Unsent(no_connection(why)));
             }
         }
     }
@@ -101,12 +104,18 @@ impl Direct {
     /// The connection that is being set up, or that is set up now.
     async fn dial(&self) -> Result<Sender, String> {
         let dial = self.dialing();
-        dial.wait().await.clone()
+        // It has its own time limit, which is none where its runtime is not driven.
+        match timeout(2 * CONNECT, dial.wait()).await {
+            Ok(dialled) => dialled.clone(),
+            Err(_) => Err(format!("{}: the runtime of the channel does not run", self.address)),
+        }
     }
 
     fn dialing(&self) -> Arc<Dial> {
         let seen = self.dial.load_full();
-        if let Some(dial) = seen.as_ref().filter(|dial| !dial.initialized()) {
+        // It may have come just now.
+        let is_good = |dial: &Dial| dial.get().is_none_or(|is| is.as_ref().is_ok_and(Sender::is_ready));
+        if let Some(dial) = seen.as_ref().filter(|dial| is_good(dial)) {
             return Arc::clone(dial);
         }
         let new = Arc::new(Dial::new());
@@ -115,10 +124,11 @@ impl Direct {
             // Somebody else was first.
             Some(other) if seen.as_ref().is_none_or(|seen| !Arc::ptr_eq(seen, other)) => Arc::clone(other),
             _ => {
-                let (address, dialing) = (self.address, Dialing(Arc::clone(&new)));
+                let (address, authority) = (self.address, self.authority.clone());
+                let dialing = Dialing(Arc::clone(&new));
                 self.runtime.spawn(async move {
                     // It may be told already only that it was given up, which it was not.
-                    let _ = dialing.0.set(connect(address).await);
+                    let _ = dialing.0.set(connect(address, authority).await);
                 });
                 new
             }
@@ -132,7 +142,10 @@ impl Direct {
         uri.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
         // With all three parts it is always one.
         *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
-        request.headers_mut().entry(USER_AGENT).or_insert(OURS);
+        let headers = request.headers_mut();
+        // Two names of whom is called are one too many.
+        headers.remove(HOST);
+        headers.entry(USER_AGENT).or_insert(OURS);
     }
 }
 
@@ -160,14 +173,31 @@ where
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<Sender, String> {
+fn tcp() -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEP_ALIVE));
+    tcp.set_keepalive_interval(Some(KEEP_ALIVE_INTERVAL));
+    tcp.set_keepalive_retries(Some(KEEP_ALIVE_RETRIES));
+    #[cfg(target_os = "linux")]
+    tcp.set_tcp_user_timeout(Some(ACKNOWLEDGED));
+    tcp
+}
+
+fn no_connection(why: String) -> BoxError {
+    ConnectError(why.into()).into()
+}
+
+async fn connect(address: SocketAddr, authority: Authority) -> Result<Sender, String> {
     let connecting = async {
-        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query("/").build();
+        let uri = uri.map_err(|error| error.to_string())?;
+        let stream = tcp().oneshot(uri).await.map_err(|error| causes::text(&error))?;
         let mut settings = http2::Builder::new(Spawn);
         settings.timer(TokioTimer::new());
-        settings.keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-        settings.handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())
+        // How many streams the server takes is in its first words: until then one, and none is refused.
+        settings.initial_max_send_streams(1);
+        settings.handshake(stream).await.map_err(|error| causes::text(&error))
     };
     let connected = timeout(CONNECT, connecting).await;
     let (sender, connection) = connected
@@ -179,4 +209,34 @@ async fn connect(address: SocketAddr) -> Result<Sender, String> {
         }
     });
     Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_finds_no_connection_and_then_one_takes_that() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let direct = Direct::new(listener.local_addr().unwrap(), Handle::current());
+        assert!(direct.open().is_none());
+        direct.dial().await.unwrap();
+        let first = direct.dial.load_full().unwrap();
+        direct.dial().await.unwrap();
+        assert!(Arc::ptr_eq(&first, &direct.dial.load_full().unwrap()));
+    }
+
+    #[test]
+    fn who_waits_for_a_runtime_that_does_not_run_is_told() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (idle, other) = (runtime(), runtime());
+        let direct = Direct::new(([127, 0, 0, 1], 1).into(), idle.handle().clone());
+        let why = other.block_on(direct.dial()).map(drop).unwrap_err();
+        assert_eq!(why, "127.0.0.1:1: the runtime of the channel does not run");
+        drop(idle);
+        let why = other.block_on(direct.dial()).map(drop).unwrap_err();
+        assert_eq!(why, "the runtime of the channel has ended");
+    }
 }

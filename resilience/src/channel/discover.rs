@@ -20,9 +20,13 @@ use crate::fusebox::Shared;
 
 /// How long a connection may take to be set up.
 pub(super) const CONNECT: Duration = Duration::from_millis(500);
-/// A connection is asked whether it lives after so long without a sign, and given up after so much longer.
+/// A silent connection is asked whether it lives after so long, and then every few seconds. By TCP: a Go server takes
+/// HTTP/2's own pings for an attack unless they are five minutes apart (grpc-go's `EnforcementPolicy`).
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(10);
-pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const KEEP_ALIVE_RETRIES: u32 = 2;
+/// What was sent must be acknowledged within so long.
+pub(super) const ACKNOWLEDGED: Duration = Duration::from_secs(15);
 
 /// A channel to be; made by [`Fusebox::discover`](crate::Fusebox::discover) and
 /// [`Fusebox::discover_in`](crate::Fusebox::discover_in).
@@ -102,8 +106,9 @@ impl Discover {
                 .unwrap_or_else(|_| Transport::from_static("http://invalid.invalid"))
                 .connect_timeout(CONNECT)
                 .tcp_nodelay(true)
-                .http2_keep_alive_interval(KEEP_ALIVE)
-                .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+                .tcp_keepalive(Some(KEEP_ALIVE))
+                .tcp_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+                .tcp_keepalive_retries(Some(KEEP_ALIVE_RETRIES));
             settings(transport).connect_lazy()
         })
     }

@@ -16,6 +16,7 @@ use tower::util::BoxCloneSyncService;
 
 use super::BoxError;
 use super::direct::Direct;
+use crate::causes;
 use crate::clock::Now;
 use crate::deadline::{self, Due};
 use crate::layer::protocol::Protocol;
@@ -84,8 +85,7 @@ async fn own_send(
 
 /// Whether an error says that there was no connection to send the request on.
 fn is_connect(error: &(dyn Error + 'static)) -> bool {
-    let mut causes = std::iter::successors(Some(error), |error| (*error).source());
-    causes.any(<dyn Error>::is::<tonic::ConnectError>)
+    causes::of(error).any(<dyn Error>::is::<tonic::ConnectError>)
 }
 
 impl fmt::Debug for Link {

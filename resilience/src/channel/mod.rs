@@ -30,14 +30,16 @@
 //!   declared [idempotent](Discover::idempotent) is tried again by the policy's `retry`, elsewhere if possible,
 //!   within its budget.
 //! - An endpoint that is listed no more has no new calls; those in flight finish.
-//! - One connection for each endpoint, set up by the first call. A server that ends it in order (GOAWAY) costs no
-//!   call that it has not begun.
+//! - One connection for each endpoint, set up by the first call. A server that ends it as HTTP/2 asks for, with a first
+//!   GOAWAY that names no stream, costs no call, but for one that is being written at that moment.
 //! - With the feature `go-micro` an error of a go-micro server, JSON in the message of its status, is a plain status:
 //!   its detail is the message, its id the metadata `go-micro-id`.
 //!
 //! # Caveats
 //! - A probe is a call of somebody's: it is one of each sleep window for each ejected endpoint, up to eight times as
 //!   long where that keeps failing. A retry spares the caller that.
+//! - A peer that keeps its connection and says nothing, like a frozen process, is noticed by the command's timeout; one
+//!   that is gone by TCP as well, within 15 seconds.
 //! - A server that takes no more streams at once makes calls wait in their connection. If that ends just then, the first
 //!   of them fails; the others go by a new one.
 //! - A body is sent again only if it came back within 64 KiB: a longer stream is sent once.
@@ -192,5 +194,23 @@ impl Future for ChannelFuture {
 impl fmt::Debug for ChannelFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChannelFuture").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Fusebox;
+    use crate::discovery::Discovery;
+
+    /// The most that glibc's fast lists hold: above it each call is slower by more than a field is worth.
+    #[tokio::test]
+    async fn a_call_is_small() {
+        let fusebox = Fusebox::fixed(fusebox_policy::Policy::compiled_in());
+        let channel = fusebox.discover_in(&Discovery::fixed([([127, 0, 0, 1], 1).into()]), "user").channel();
+        let request = Request::new(Body::empty());
+        let times = Times::of(&channel.0.balance, Protocol::of(request.headers()), request.headers());
+        let call = call::call(channel, Protocol::of(&http::HeaderMap::new()), request, times);
+        assert!(size_of_val(&call) <= 1032, "{}", size_of_val(&call));
     }
 }

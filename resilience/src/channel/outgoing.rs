@@ -1,18 +1,18 @@
 //! A request on its way: as it is, or with what another attempt needs kept back.
 
-use std::time::Duration;
-
 use http::request::Parts;
 use http::{Request, Response};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use tonic::body::Body;
 
 use super::link::{Broken, Link, Served, Stamp};
 use super::replay::Parcel;
+use crate::clock::{Now, exact};
 
-/// How long a body may take to come back from an attempt that is over.
-const COMES_BACK: Duration = Duration::from_millis(100);
+/// How many nanoseconds a body may take to come back from an attempt that is over. One that waits in a connection where
+/// no further stream fits does not.
+const COMES_BACK: u64 = 100_000_000;
 
 /// A request on its way.
 pub(super) struct Outgoing {
@@ -54,12 +54,14 @@ impl Outgoing {
         link.send(&mut self.request, stamp)
     }
 
-    /// Whether it can be sent once more, now that an attempt is over.
-    pub(super) async fn again(&mut self) -> bool {
+    /// Whether it can be sent once more, now that an attempt is over; known by `due`.
+    pub(super) async fn again(&mut self, due: Now) -> bool {
         let Some(kept) = self.kept.take() else { return self.request.is_some() };
         // What was not sent at all gives its body back.
         drop(self.request.take());
-        match timeout(COMES_BACK, kept.comes_back).await {
+        let until = exact().plus(COMES_BACK).min(due);
+        let Some(until) = until.instant() else { return false };
+        match timeout_at(until, kept.comes_back).await {
             Ok(Ok(parcel)) => {
                 *self = Self::lent(kept.parts, parcel);
                 true

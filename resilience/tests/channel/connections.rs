@@ -41,7 +41,7 @@ impl Echo {
         Self::serving(100).await
     }
 
-    /// So many streams at once.
+    /// So many streams at once, which it says a little late if it is one: after a client could have begun more.
     async fn serving(streams: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -56,6 +56,9 @@ impl Echo {
                 open.send_modify(|open| *open += 1);
                 let (open, mut ended) = (open.clone(), ended.subscribe());
                 tokio::spawn(async move {
+                    if streams == 1 {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
                     let io = TokioIo::new(stream);
                     let mut settings = http2::Builder::new(TokioExecutor::new());
                     settings.max_concurrent_streams(streams);
@@ -139,6 +142,32 @@ async fn a_server_that_is_stopped_and_started_costs_no_call() {
     }));
     calls.await;
     assert!(echo.accepted() > 10, "connections: {}", echo.accepted());
+}
+
+/// A client that does not wait for the server's first words would send a hundred.
+#[tokio::test]
+async fn a_server_that_takes_one_stream_at_a_time_refuses_none() {
+    let (fusebox, echo) = (fusebox(), Echo::serving(1).await);
+    let channel = channel(&fusebox, &[echo.address]);
+    for answer in join_all((0..20).map(|_| echoed(&channel, Body::new("many".to_owned())))).await {
+        assert_eq!(answer.unwrap(), "many");
+    }
+    assert_eq!(echo.accepted(), 1);
+}
+
+/// What was never sent is no call that somebody cancelled: that would count as nobody's failure.
+#[tokio::test]
+async fn who_ends_every_connection_at_once_is_unavailable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    let (fusebox, mut codes) = (fusebox(), Vec::new());
+    for _ in 0..20 {
+        let request = Request::post("/echo").body(Body::empty()).unwrap();
+        let error = channel(&fusebox, &[address]).call(request).await.map(drop).unwrap_err();
+        codes.push(tonic::Status::from_error(error).code());
+    }
+    assert!(codes.iter().all(|code| *code != tonic::Code::Cancelled), "{codes:?}");
 }
 
 /// The server takes one stream at a time: the second call waits to be opened, which hyper does not give back, and

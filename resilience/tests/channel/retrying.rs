@@ -76,6 +76,30 @@ async fn what_nobody_has_seen_goes_to_others_without_being_declared() {
     assert_eq!(alone.servers[0].calls(), 1, "there is nobody else");
 }
 
+/// The only endpoint starts anew: who may be tried again is, once it is there.
+#[tokio::test(start_paused = true)]
+async fn what_may_be_repeated_is_tried_again_where_there_is_nobody_else() {
+    let mut policy = retried();
+    policy.retry.as_mut().unwrap().max_attempts = 5.try_into().unwrap();
+    let fleet = Fleet::new(1, policy, |discover| discover.idempotent(|_| true)).await;
+    fleet.servers[0].now(Does::Refuse);
+    let back = async {
+        for _ in 0..500 {
+            if fleet.servers[0].calls() >= 2 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        fleet.servers[0].now(Does::Answer);
+    };
+    let (said, ()) = tokio::join!(fleet.call(), back);
+    assert!(said.is_good(), "{said:?}");
+    fleet.servers[0].now(Does::Refuse);
+    let before = fleet.servers[0].calls();
+    assert_eq!(fleet.call().await.message, "refused");
+    assert_eq!(fleet.servers[0].calls() - before, 5, "as often as the policy says");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_long_stream_is_sent_once() {
     let fleet = Fleet::new(2, retried(), |discover| discover.idempotent(|_| true)).await;

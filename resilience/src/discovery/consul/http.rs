@@ -1,6 +1,5 @@
 //! Questions to Consul: pooled, with a time limit, a token that may be rotated, an authority of one's own.
 
-use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use tokio::time::timeout;
 
 use super::config::{ConsulConfig, ConsulConfigError};
 use super::pace::patience;
+use crate::causes;
 
 /// What RFC 3986 leaves unreserved.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -110,7 +110,7 @@ impl Http {
             request = request.header("x-consul-token", token.trim());
         }
         let request = request.body(Empty::new()).map_err(|error| failed(&error))?;
-        let answer = self.client.request(request).await.map_err(|error| failed(&chain(&error)))?;
+        let answer = self.client.request(request).await.map_err(|error| failed(&causes::text(&error)))?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| failed(&error))?.to_bytes();
         let needs = "the token in use needs service:read and node:read for the service's entries";
@@ -149,12 +149,6 @@ impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http").field("base", &self.base).finish_non_exhaustive()
     }
-}
-
-/// The causes of an error: hyper's own text says only that it could not connect.
-fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| (*error).source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
