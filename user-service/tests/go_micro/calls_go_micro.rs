@@ -36,7 +36,7 @@ async fn the_caller_finds_a_go_micro_server_and_its_deadline_holds_there() {
     let asked = server.says("asked Ada deadline ").await;
     let (millis, agent) = asked.split_once(" agent ").unwrap();
     assert!((1..=5000).contains(&millis.parse::<u64>().unwrap()), "{asked}");
-    assert!(agent.contains("tonic"), "{asked}");
+    assert!(agent.contains("fusebox"), "{asked}");
 
     let (status, _, body) = get(&format!("{url}/hello/nobody")).await;
     assert_eq!(status, StatusCode::NOT_FOUND, "go-micro's 404 is NOT_FOUND to gRPC: {body}");
