@@ -2,9 +2,10 @@
 //!
 //! Computed anew from all cached resources. A resource claims what its spec asks for and holds what its
 //! status says: what was accepted, and what of an earlier generation is still applied. Who holds keeps;
-//! among others the oldest has it, by creation and then by UID. A claim ends with its resource, or when an
-//! edit that drops it was applied. A resource that is being deleted holds until it is gone, since what it
-//! applied is still there.
+//! among others the oldest has it, by creation and then by UID. Who only asks and cannot be accepted for now, for
+//! its own content or since another one holds something that it asks for, keeps nobody waiting. A claim ends with
+//! its resource, or when an edit that drops it was applied. A resource that is being deleted holds until it is
+//! gone, since what it applied is still there.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -13,6 +14,8 @@ use std::str::FromStr;
 
 use fusebox_policy::v1alpha1::{ResilientService, RouteSpec};
 use kube::ResourceExt;
+
+use crate::reconcile::conditions::{reasons, types};
 
 /// The most claims that a status lists.
 const MAX_HELD: usize = 256;
@@ -81,6 +84,8 @@ impl FromStr for Claim {
 pub struct Lost {
     /// What.
     pub claim: Claim,
+    /// The UID of the resource that has it.
+    pub by: String,
     /// Its name, if it is of the same namespace.
     pub holder: Option<String>,
     /// Does it hold it, or is it only older?
@@ -122,21 +127,49 @@ pub fn consul_name(resource: &ResilientService) -> Option<&str> {
     Some(consul.service_name.as_deref().unwrap_or(&resource.spec.service.name))
 }
 
-/// What `me` asks for or holds and another of `all` has.
-pub fn lost<'a>(me: &ResilientService, all: impl IntoIterator<Item = &'a ResilientService>) -> Vec<Lost> {
-    let others: Vec<Claimant> =
-        (all.into_iter()).filter(|other| other.uid() != me.uid()).map(Claimant::new).collect();
+/// What `me` asks for or holds and another of `all` has. What those of the UIDs `waiting` only ask for, they do not
+/// have.
+pub fn lost<'a>(
+    me: &ResilientService,
+    all: impl IntoIterator<Item = &'a ResilientService>,
+    waiting: &BTreeSet<String>,
+) -> Vec<Lost> {
+    let others = all.into_iter().filter(|other| other.uid() != me.uid());
+    let others: Vec<Claimant> = others
+        .map(|other| {
+            let waits = other.uid().is_some_and(|uid| waiting.contains(&uid));
+            let asked = if waits { Vec::new() } else { asked(other) };
+            Claimant { of: other, asked, held: held(other) }
+        })
+        .collect();
     let me = Claimant::new(me);
     let lost = |claim: &Claim| {
         let rivals = others.iter().filter(|other| other.has(claim) && me.may_meet(other, claim));
         let first = rivals.chain([&me]).min_by_key(|one| one.rank(claim))?;
         me.collides(first, claim).then(|| Lost {
             claim: claim.clone(),
+            by: first.of.uid().unwrap_or_default(),
             holder: me.is_beside(first).then(|| first.of.name_any()),
             held: first.held.contains(claim),
         })
     };
     me.all().into_iter().filter_map(lost).collect()
+}
+
+/// Was it refused, as it is now, for its own content? Then it waits for an edit of its own.
+pub fn stands_back(of: &ResilientService) -> bool {
+    let conditions = of.status.iter().flat_map(|status| &status.conditions);
+    conditions.filter(|condition| condition.type_ == types::ACCEPTED).any(|condition| {
+        condition.status == "False"
+            && condition.reason != reasons::CONFLICT
+            && condition.observed_generation == of.metadata.generation
+    })
+}
+
+/// Does another of `all` hold something that it asks for? Then it has to wait until that one lets go.
+pub fn is_held_off<'a>(one: &ResilientService, all: impl IntoIterator<Item = &'a ResilientService>) -> bool {
+    let asked = asked(one);
+    lost(one, all, &BTreeSet::new()).iter().any(|lost| lost.held && asked.contains(&lost.claim))
 }
 
 /// Is there something that both ask for or hold and only one may have? Then a change of one may concern the
@@ -236,8 +269,12 @@ spec: {spec}
         .unwrap()
     }
 
+    fn lost_to(me: &ResilientService, all: &[&ResilientService]) -> Vec<Lost> {
+        lost(me, all.iter().copied(), &BTreeSet::new())
+    }
+
     fn messages(me: &ResilientService, all: &[&ResilientService]) -> Vec<String> {
-        lost(me, all.iter().copied()).iter().map(Lost::message).collect()
+        lost_to(me, all).iter().map(Lost::message).collect()
     }
 
     #[test]
@@ -275,9 +312,13 @@ spec: {spec}
     fn a_consul_name_is_the_same_in_any_case() {
         let old = resource("a", "a", 1, "{ service: { name: x }, consul: { serviceName: User } }");
         let new = resource("b", "b", 2, "{ service: { name: user }, consul: {} }");
-        assert_eq!(lost(&new, [&old, &new])[0].claim, Claim::ConsulName("user".into()));
+        assert_eq!(lost_to(&new, &[&old, &new])[0].claim, Claim::ConsulName("user".into()));
         let told = holding(resource("b", "c", 0, "{ service: { name: y } }"), &["consul/uSER"]);
-        assert_eq!(lost(&old, [&old, &told])[0].claim, Claim::ConsulName("user".into()), "an older status");
+        assert_eq!(
+            lost_to(&old, &[&old, &told])[0].claim,
+            Claim::ConsulName("user".into()),
+            "an older status"
+        );
     }
 
     #[test]
@@ -293,8 +334,8 @@ spec: {spec}
         let elsewhere = resource("other", "d", 4, &route("x"));
         let all = [&old, &beside, &same, &elsewhere];
         assert!(messages(&beside, &all).is_empty());
-        assert_eq!(lost(&same, all).len(), 1);
-        assert_eq!(lost(&elsewhere, all)[0].claim, Claim::Host("a.io".into()));
+        assert_eq!(lost_to(&same, &all).len(), 1);
+        assert_eq!(lost_to(&elsewhere, &all)[0].claim, Claim::Host("a.io".into()));
     }
 
     fn holding(mut resource: ResilientService, claims: &[&str]) -> ResilientService {
@@ -310,12 +351,12 @@ spec: {spec}
         let beside = resource("shop", "beside", 5, &route.replace("a.io", "a.io, pathPrefix: /x"));
         let old = resource("other", "old", 1, route);
         let all = [&young, &beside, &old];
-        assert_eq!(lost(&old, all).len(), 3);
-        assert!(lost(&old, all).iter().all(|lost| lost.held && lost.holder.is_none()));
-        let beside = lost(&beside, all);
+        assert_eq!(lost_to(&old, &all).len(), 3);
+        assert!(lost_to(&old, &all).iter().all(|lost| lost.held && lost.holder.is_none()));
+        let beside = lost_to(&beside, &all);
         let hosts = beside.iter().filter(|lost| matches!(lost.claim, Claim::Host(_)));
         assert_eq!(hosts.count(), 0, "the host is the namespace's, though an older one asks for it");
-        let young = lost(&young, all);
+        let young = lost_to(&young, &all);
         assert_eq!(young.iter().map(|lost| &lost.claim).collect::<Vec<_>>(), [&Claim::Service("a".into())]);
     }
 
@@ -336,8 +377,56 @@ spec: {spec}
     fn of_two_that_hold_the_older_has_it() {
         let old = holding(resource("shop", "a", 1, "{ service: { name: x } }"), &["consul/x"]);
         let new = holding(resource("other", "b", 2, "{ service: { name: y } }"), &["consul/x"]);
-        assert!(lost(&old, [&old, &new]).is_empty());
-        assert_eq!(lost(&new, [&old, &new])[0].claim, Claim::ConsulName("x".into()));
+        assert!(lost_to(&old, &[&old, &new]).is_empty());
+        assert_eq!(lost_to(&new, &[&old, &new])[0].claim, Claim::ConsulName("x".into()));
+    }
+
+    /// As refused for this reason at this generation; it is of generation 2.
+    fn refused(mut resource: ResilientService, reason: &str, generation: i64) -> ResilientService {
+        resource.metadata.generation = Some(2);
+        let condition = serde_json::json!({
+            "type": "Accepted", "status": "False", "reason": reason, "message": "", "observedGeneration": generation,
+            "lastTransitionTime": "2026-11-24T21:00:00Z",
+        });
+        let status = resource.status.get_or_insert_default();
+        status.conditions = vec![serde_json::from_value(condition).unwrap()];
+        resource
+    }
+
+    #[test]
+    fn who_was_refused_for_its_own_content_stands_back_until_it_is_edited() {
+        let refused = |reason, generation| {
+            refused(resource("a", "old", 1, "{ service: { name: x } }"), reason, generation)
+        };
+        assert!(stands_back(&refused("Invalid", 2)) && stands_back(&refused("KeyNotAllowed", 2)));
+        assert!(!stands_back(&refused("Invalid", 1)), "it was edited since");
+        assert!(!stands_back(&refused("Conflict", 2)), "it takes over as soon as it can");
+        assert!(!stands_back(&resource("a", "old", 1, "{ service: { name: x } }")));
+    }
+
+    #[test]
+    fn who_waits_keeps_nobody_from_what_it_only_asks_for() {
+        let old = holding(resource("a", "old", 1, "{ service: { name: x }, consul: {} }"), &["service/x"]);
+        let young = resource("b", "young", 2, "{ service: { name: x }, consul: {} }");
+        let waiting = BTreeSet::from(["uid-a-old".to_owned()]);
+        assert_eq!(lost(&young, [&old], &BTreeSet::new())[0].by, "uid-a-old");
+        assert!(lost(&young, [&old], &waiting).is_empty());
+        let holder = holding(old, &["consul/x"]);
+        assert_eq!(lost(&young, [&holder], &waiting).len(), 1, "what it holds it keeps");
+    }
+
+    #[test]
+    fn only_what_another_holds_holds_off() {
+        let one = resource("shop", "one", 5, "{ service: { name: a }, consul: {} }");
+        let older = resource("shop", "older", 1, "{ service: { name: a } }");
+        assert!(!is_held_off(&one, [&one, &older]), "an older one only asks");
+        let older = holding(older, &["service/a"]);
+        assert!(is_held_off(&one, [&one, &older]));
+        let elsewhere = holding(resource("x", "y", 1, "{ service: { name: b } }"), &["service/a"]);
+        assert!(!is_held_off(&one, [&one, &elsewhere]), "another Service");
+        let let_go = holding(one, &["host/a.io"]);
+        let rival = holding(resource("x", "z", 1, "{ service: { name: c } }"), &["host/a.io"]);
+        assert!(!is_held_off(&let_go, [&rival]), "it does not ask for that any more");
     }
 
     #[test]
@@ -354,6 +443,6 @@ spec: {spec}
     fn a_raw_key_is_of_all_namespaces() {
         let spec = |n: u8| format!("{{ service: {{ name: s{n} }}, config: {{ etcdKeys: {{ k: '1' }} }} }}");
         let (old, new) = (resource("a", "a", 1, &spec(1)), resource("b", "b", 2, &spec(2)));
-        assert_eq!(lost(&new, [&old, &new])[0].claim, Claim::RawKey("k".into()));
+        assert_eq!(lost_to(&new, &[&old, &new])[0].claim, Claim::RawKey("k".into()));
     }
 }

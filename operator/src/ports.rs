@@ -14,7 +14,6 @@ use fusebox_policy::v1alpha1::{ResilientService, ResilientServiceStatus};
 use fusebox_policy::wire::{Claim, Epoch, Report};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use crate::claims;
@@ -334,20 +333,22 @@ pub enum Finalizer {
 /// What became of an object since a watch showed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It is as shown, but for its status.
+    /// It is as shown, but for what its status tells beside its claims.
     AsShown,
-    /// It was edited.
+    /// It was edited, or holds something else.
     Edited,
     /// It is gone, or is another of the same name.
     Gone,
 }
 
 impl Standing {
-    /// From the UIDs and generations as shown and as they are.
-    pub fn of(shown: &ObjectMeta, now: Option<&ObjectMeta>) -> Self {
-        match now.filter(|now| now.uid == shown.uid) {
+    /// From the object as shown and as it is.
+    pub fn of(shown: &ResilientService, now: Option<&ResilientService>) -> Self {
+        let held = |of| claims::held(of).into_iter().collect::<BTreeSet<_>>();
+        match now.filter(|now| now.metadata.uid == shown.metadata.uid) {
             None => Self::Gone,
-            Some(now) if now.generation != shown.generation => Self::Edited,
+            Some(now) if now.metadata.generation != shown.metadata.generation => Self::Edited,
+            Some(now) if held(now) != held(shown) => Self::Edited,
             Some(_) => Self::AsShown,
         }
     }

@@ -9,7 +9,7 @@ use fusebox_operator::etcd::Reports;
 use fusebox_operator::model::Endpoint;
 use fusebox_operator::ports::{NodeView, StoreView, Unavailable};
 use fusebox_operator::reconcile::enforcement::{Enforcement, published};
-use fusebox_operator::reconcile::observe::Snapshot;
+use fusebox_operator::reconcile::observe::{Rivals, Snapshot};
 use fusebox_policy::keys::{Ident, Keys};
 use fusebox_policy::v1alpha1::{ResilientService, ResilientServiceSpec, ResilientServiceStatus};
 use serde_json::json;
@@ -167,7 +167,7 @@ impl<S: Store> Work<S> {
             ident: self.of.clone(),
             uid: "uid".to_owned(),
             node: String::new(),
-            lost: Vec::new(),
+            rivals: Rivals::default(),
             live: BTreeSet::new(),
             service: None,
             endpoints,

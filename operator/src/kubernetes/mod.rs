@@ -249,9 +249,10 @@ impl ClusterState for Cluster {
 
     fn standing<'a>(&'a self, resource: &'a ResilientService) -> Answer<'a, Result<Standing, Unavailable>> {
         Box::pin(self.gate.run(async move {
-            let now = self.api(resource).get_metadata_opt(&resource.name_any()).await;
-            let now = now.map_err(|error| told(&error))?;
-            Ok(Standing::of(&resource.metadata, now.as_ref().map(|now| &now.metadata)))
+            let namespace = resource.namespace().unwrap_or_default();
+            let api = Api::<Guarded>::namespaced(self.client.clone(), &namespace);
+            let now = api.get_opt(&resource.name_any()).await.map_err(|error| told(&error))?;
+            Ok(Standing::of(resource, now.as_ref().map(Guarded::holder)))
         }))
     }
 

@@ -66,9 +66,9 @@ async fn one_that_cannot_be_decoded_keeps_what_it_holds() {
     let young = "{ metadata: { name: user, namespace: other, uid: user }, spec: { service: { name: user }, consul: {} } }";
     let young: ResilientService = serde_saphyr::from_str(young).unwrap();
     let found = cluster.claimants("other", &claims::asked(&young), &BTreeSet::new());
-    let lost = claims::lost(&young, found.iter().map(Arc::as_ref));
+    let lost = claims::lost(&young, found.iter().map(Arc::as_ref), &BTreeSet::new());
     let name = Claim::ConsulName("user".into());
-    assert_eq!(lost, [claims::Lost { claim: name, holder: None, held: true }]);
+    assert_eq!(lost, [claims::Lost { claim: name, by: "bad".into(), holder: None, held: true }]);
 }
 
 #[tokio::test]

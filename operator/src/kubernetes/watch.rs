@@ -140,8 +140,8 @@ pub struct Change {
 }
 
 /// Tells what concerns us from what does not: resources wake when their spec, their finalizers or annotations change,
-/// when their deletion begins or ends; of their status, which we write ourselves, only for what they hold: others may
-/// wait for it. kube's own `predicate_filter` holds back the end of a deletion:
+/// when their deletion begins or ends; of their status, which we write ourselves, only for what they hold and whether
+/// they stand back: others may wait for it. kube's own `predicate_filter` holds back the end of a deletion:
 /// the last event shows the object as it was before its finalizer went, so nothing in it is new.
 #[derive(Default)]
 pub struct News {
@@ -197,8 +197,10 @@ fn wakes() -> impl Predicate<Guarded> {
     let uid = |object: &Guarded| object.meta().uid.as_ref().map(hash);
     let deletion = |object: &Guarded| object.meta().deletion_timestamp.as_ref().map(|_| 1);
     let held = |object: &Guarded| {
-        let status = object.holder().status.as_ref()?;
-        (!status.claims.is_empty()).then(|| hash(&status.claims))
+        let of = object.holder();
+        let claims = of.status.as_ref().map(|status| &status.claims).filter(|claims| !claims.is_empty());
+        let stands_back = claims::stands_back(of);
+        (claims.is_some() || stands_back).then(|| hash(&(claims, stands_back)))
     };
     predicates::generation
         .combine(predicates::finalizers)
@@ -391,6 +393,10 @@ spec: {{ service: {{ name: user }} }}
         );
     }
 
+    fn names<T>(told: &[Vec<(String, T)>]) -> Vec<Vec<&str>> {
+        told.iter().map(|woken| woken.iter().map(|(name, _)| &**name).collect()).collect()
+    }
+
     #[tokio::test]
     async fn an_edit_and_an_end_wake_those_that_share_a_claim() {
         use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
@@ -407,8 +413,8 @@ spec: {{ service: {{ name: user }} }}
             InitApply(named("third", 1, "third")),
             InitDone,
         ];
-        let names = |woken: &Vec<(String, _)>| woken.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
-        let told: Vec<Vec<String>> = Box::pin(woken(events)).await.iter().map(names).collect();
+        let told = Box::pin(woken(events)).await;
+        let told = names(&told);
         assert_eq!(told[1], ["loser", "old"]);
         assert_eq!(told[2], ["third"]);
         assert_eq!(told[3], ["loser", "old", "third"], "as it was and as it is");
@@ -433,11 +439,31 @@ spec: {{ service: {{ name: user }} }}
             Apply(holding(2, &["service/new"])),
         ];
         let told = Box::pin(woken(events)).await;
-        let names = |woken: &Vec<(String, _)>| woken.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
-        assert_eq!(
-            told.iter().skip(1).map(names).collect::<Vec<_>>(),
-            [vec!["old", "waiting"], vec![], vec!["old", "waiting"],]
-        );
+        assert_eq!(names(&told[1..]), [vec!["old", "waiting"], vec![], vec!["old", "waiting"],]);
+    }
+
+    #[tokio::test]
+    async fn who_was_refused_for_its_own_content_wakes_those_that_waited_for_it() {
+        use watcher::Event::Apply;
+        let refused = |reason: &str| {
+            let mut object = named("old", 1, "user");
+            let condition = serde_json::json!({
+                "type": "Accepted", "status": "False", "reason": reason, "message": "", "observedGeneration": 1,
+                "lastTransitionTime": "2026-11-24T21:00:00Z",
+            });
+            let conditions = vec![serde_json::from_value(condition).unwrap()];
+            object.0.as_mut().unwrap().status =
+                Some(ResilientServiceStatus { conditions, ..ResilientServiceStatus::default() });
+            object
+        };
+        let events = [
+            Apply(named("waiting", 1, "user")),
+            Apply(refused("Conflict")),
+            Apply(refused("Invalid")),
+            Apply(refused("Invalid")),
+        ];
+        let told = Box::pin(woken(events)).await;
+        assert_eq!(names(&told[1..]), [vec!["old", "waiting"], vec!["old", "waiting"], vec![]]);
     }
 
     #[tokio::test]

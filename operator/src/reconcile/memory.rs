@@ -33,13 +33,26 @@ struct Known {
 }
 
 impl Known {
-    /// It holds this and nothing else; None: it is gone, and nothing of it is remembered.
-    fn hold(&mut self, uid: &str, now: Option<Held>) {
-        let claims = now.iter().flat_map(|held| held.claims.clone()).collect::<BTreeSet<_>>();
-        let before = match now {
-            Some(now) => self.of.entry(uid.to_owned()).or_default().held.replace(now),
-            None => self.of.remove(uid).and_then(|known| known.held),
-        };
+    /// It holds this and nothing else.
+    fn hold(&mut self, uid: &str, now: Held) {
+        let claims = now.claims.iter().cloned().collect();
+        let before = self.of.entry(uid.to_owned()).or_default().held.replace(now);
+        self.index(uid, before, claims);
+    }
+
+    /// It holds what its status says.
+    fn doubt(&mut self, uid: &str) {
+        let before = self.of.get_mut(uid).and_then(|known| known.held.take());
+        self.index(uid, before, BTreeSet::new());
+    }
+
+    /// It is gone.
+    fn forget(&mut self, uid: &str) {
+        let before = self.of.remove(uid).and_then(|known| known.held);
+        self.index(uid, before, BTreeSet::new());
+    }
+
+    fn index(&mut self, uid: &str, before: Option<Held>, claims: BTreeSet<String>) {
         for gone in before.into_iter().flat_map(|held| held.claims).filter(|claim| !claims.contains(claim)) {
             if let Some(all) = self.holders.get_mut(&gone) {
                 all.remove(uid);
@@ -117,6 +130,9 @@ impl Memory {
         let mut new = claims::asked(resource);
         new.retain(|claim| !claims.contains(&claim.to_string()));
         let new: Vec<(String, Claim)> = new.into_iter().map(|claim| (claim.to_string(), claim)).collect();
+        if new.is_empty() {
+            return true;
+        }
         let mut all = self.0.lock().await;
         let keeps = |other: &String, claim: &Claim| {
             let held = all.of.get(other).and_then(|known| known.held.as_ref());
@@ -133,7 +149,7 @@ impl Memory {
             }
         }
         claims.extend(new.into_iter().map(|(text, _)| text));
-        all.hold(&uid, Some(Held { namespace, claims }));
+        all.hold(&uid, Held { namespace, claims });
         true
     }
 
@@ -141,7 +157,20 @@ impl Memory {
     pub async fn holds(&self, resource: &ResilientService, status: &ResilientServiceStatus) {
         let namespace = resource.namespace().unwrap_or_default();
         let held = Held { namespace, claims: status.claims.clone() };
-        self.0.lock().await.hold(&resource.uid().unwrap_or_default(), Some(held));
+        self.0.lock().await.hold(&resource.uid().unwrap_or_default(), held);
+    }
+
+    /// The same, where something else is remembered.
+    pub async fn still_holds(&self, resource: &ResilientService, status: &ResilientServiceStatus) {
+        let uid = resource.uid().unwrap_or_default();
+        if self.0.lock().await.of.get(&uid).is_some_and(|known| known.held.is_some()) {
+            self.holds(resource, status).await;
+        }
+    }
+
+    /// What was concluded of an old view is worth nothing: it holds what its status says.
+    pub async fn doubt(&self, resource: &ResilientService) {
+        self.0.lock().await.doubt(&resource.uid().unwrap_or_default());
     }
 
     /// This one was seen to exist as it is: no other of its name does.
@@ -228,7 +257,7 @@ impl Memory {
 
     /// The resource is gone.
     pub async fn forget(&self, resource: &ResilientService) {
-        self.0.lock().await.hold(&resource.uid().unwrap_or_default(), None);
+        self.0.lock().await.forget(&resource.uid().unwrap_or_default());
         let (mut all, ident) = (self.1.lock().await, model::ident(resource));
         if all.get(&ident).is_some_and(|current| current.uid == resource.uid()) {
             all.remove(&ident);

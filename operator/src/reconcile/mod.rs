@@ -16,6 +16,7 @@ pub mod observe;
 mod outliers;
 pub mod plan;
 mod shadow;
+mod standing;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -153,24 +154,27 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
     let mut desired = desired::desired(&context.settings.cluster, &seen, &judged);
     deletions::hold(context, &seen, &mut desired).await;
     let plan = plan::plan(&context.settings.cluster, &seen, &desired, Direction::Converge);
-    if !plan.effects.is_empty() && !context.memory.is_current(&resource).await {
-        // The watches may be behind, as at the start of a process: what they show next wakes us.
-        let behind = Done { next: Next::After(RESYNC), outcome: Outcome::retry, effects: 0 };
-        match context.cluster.standing(&resource).await {
-            Ok(Standing::AsShown) => context.memory.exists(&resource).await,
+    // The watches may be behind, as at the start of a process: what they show next wakes us.
+    let behind = Done { next: Next::After(RESYNC), outcome: Outcome::retry, effects: 0 };
+    if !plan.effects.is_empty() {
+        match standing::standing(context, &resource).await {
+            Ok(Standing::AsShown) => {}
             Ok(Standing::Edited) => return behind,
             Ok(Standing::Gone) => {
-                context.memory.forget(&resource).await;
                 return Done { next: Next::OnChange, outcome: Outcome::cleaned, effects: 0 };
             }
             Err(error) => return trouble(context, &resource, &error).await,
         }
     }
-    if judged.is_ok()
-        && !plan.effects.is_empty()
-        && let Err(error) = take(context, &seen, &resource).await
-    {
-        return trouble(context, &resource, &error).await;
+    if judged.is_ok() && !plan.effects.is_empty() {
+        match take(context, &seen, &resource).await {
+            Ok(true) => {}
+            Ok(false) => {
+                context.memory.doubt(&resource).await;
+                return behind;
+            }
+            Err(error) => return trouble(context, &resource, &error).await,
+        }
     }
     let applied = apply::apply(context, &seen, plan).await;
     // Effects take their time, and a backend's silence takes more: what is told is told of the newest reports.
@@ -214,19 +218,27 @@ async fn judge(context: &Context, seen: &mut Snapshot) -> Result<Valid, Refusal>
         if judged.is_err() || context.memory.take(&seen.resource, live).await {
             return judged;
         }
-        seen.lost = observe::lost(context, &seen.resource).await;
+        seen.rivals = observe::rivals(context, &seen.resource).await;
     }
     let message = "other resources take the same at this moment; it is looked at again".to_owned();
-    Err(Refusal { reason: reasons::CONFLICT, message, lost: seen.lost.clone() })
+    Err(Refusal { reason: reasons::CONFLICT, message, lost: seen.rivals.lost.clone() })
 }
 
-/// Says in the status what is about to be applied, where that is new.
-async fn take(context: &Context, seen: &Snapshot, told: &ResilientService) -> Result<(), Unavailable> {
-    let Some(status) = holds::taking(seen, told) else { return Ok(()) };
+/// Says in the status what is about to be applied, where that is new. False: the watches are behind, and another one
+/// may have it.
+async fn take(context: &Context, seen: &Snapshot, told: &ResilientService) -> Result<bool, Unavailable> {
+    let Some(status) = holds::taking(seen, told) else { return Ok(true) };
     if let Some(why) = context.outdated(seen).await {
         return Err(Unavailable(why));
     }
-    context.cluster.write_status(told, &status).await
+    // A cache that lags may not show yet what those have taken who were passed over.
+    for other in &seen.rivals.waiting {
+        if context.cluster.standing(other).await? != Standing::AsShown {
+            return Ok(false);
+        }
+    }
+    context.cluster.write_status(told, &status).await?;
+    Ok(true)
 }
 
 /// Waits something of it for the budget of deletions?
@@ -281,8 +293,12 @@ async fn tell(
     status: &ResilientServiceStatus,
 ) -> Result<Option<Duration>, Unavailable> {
     if resource.status.as_ref() == Some(status) {
-        context.memory.holds(resource, status).await;
+        context.memory.still_holds(resource, status).await;
         return Ok(None);
+    }
+    // What an old view does not show would be lost.
+    if standing::standing(context, resource).await? != Standing::AsShown {
+        return Ok(Some(RESYNC));
     }
     // What is held must be known at once: others decide by it.
     let held = |status: &ResilientServiceStatus| status.claims.clone();

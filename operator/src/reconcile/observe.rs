@@ -26,8 +26,8 @@ pub struct Snapshot {
     pub uid: String,
     /// Its catalog node.
     pub node: String,
-    /// What it asks for or holds and another resource has by right.
-    pub lost: Vec<Lost>,
+    /// Who else asks for what it asks for or holds.
+    pub rivals: Rivals,
     /// Of the UIDs that were found in Consul and etcd those of resources that exist: the claim of another UID of this
     /// cluster is dead.
     pub live: BTreeSet<String>,
@@ -75,7 +75,7 @@ pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Sna
     );
     // The caches are read after the backends, so that what is decided is decided on the newest endpoints.
     let resource = context.memory.holding(resource.clone()).await;
-    let lost = lost(context, &resource).await;
+    let rivals = rivals(context, &resource).await;
     let service = context.cluster.service(&ident.namespace, &resource.spec.service.name);
     let endpoints =
         service.as_ref().map(|s| context.cluster.endpoints(&ident.namespace, s)).unwrap_or_default();
@@ -84,7 +84,7 @@ pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Sna
         sources: sources(context, &ident, &uid, catalog.as_ref().ok()),
         uid,
         live: live(context, catalog.as_ref().ok(), store.as_ref().ok()),
-        lost,
+        rivals,
         service,
         endpoints,
         reports: context.etcd.store.reports(&ident),
@@ -97,14 +97,44 @@ pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Sna
     }
 }
 
-/// What it asks for or holds and another resource has by right, by the caches and what this process knows.
-pub async fn lost(context: &Context, resource: &ResilientService) -> Vec<Lost> {
-    let claims = [claims::asked(resource), claims::held(resource)].concat();
+/// At how many older ones, that may have to wait themselves, a pass looks more closely.
+const MAX_OLDER: usize = 32;
+
+/// What a resource asks for or holds and another one has by right, and whom it need not wait for.
+#[derive(Clone, Debug, Default)]
+pub struct Rivals {
+    /// What it may not have.
+    pub lost: Vec<Lost>,
+    /// Older ones that ask for the same and have to wait themselves, as it seems.
+    pub waiting: Vec<Arc<ResilientService>>,
+}
+
+/// By the caches and what this process knows.
+pub async fn rivals(context: &Context, resource: &ResilientService) -> Rivals {
+    let all = claimants(context, resource).await;
+    let (mut looked_at, mut uids, mut waiting) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    loop {
+        let lost = claims::lost(resource, all.iter().map(Arc::as_ref), &uids);
+        let next = lost.iter().find(|lost| !lost.held && !looked_at.contains(&lost.by));
+        let next = next.filter(|_| looked_at.len() < MAX_OLDER).map(|lost| lost.by.clone());
+        let Some(uid) = next else { return Rivals { lost, waiting } };
+        if let Some(one) = all.iter().find(|one| one.uid().as_ref() == Some(&uid))
+            && (claims::stands_back(one)
+                || claims::is_held_off(one, claimants(context, one).await.iter().map(Arc::as_ref)))
+        {
+            waiting.push(one.clone());
+            uids.insert(uid.clone());
+        }
+        looked_at.insert(uid);
+    }
+}
+
+/// Those that ask for or hold something of what it asks for or holds, as far as this process knows.
+async fn claimants(context: &Context, of: &ResilientService) -> Vec<Arc<ResilientService>> {
+    let claims = [claims::asked(of), claims::held(of)].concat();
     let holders = context.memory.holders(&claims).await;
-    let namespace = resource.namespace().unwrap_or_default();
-    let all = context.cluster.claimants(&namespace, &claims, &holders);
-    let all = context.memory.all_holding(all).await;
-    claims::lost(resource, all.iter().map(Arc::as_ref))
+    let namespace = of.namespace().unwrap_or_default();
+    context.memory.all_holding(context.cluster.claimants(&namespace, &claims, &holders)).await
 }
 
 fn live(context: &Context, node: Option<&NodeView>, store: Option<&StoreView>) -> BTreeSet<String> {

@@ -44,7 +44,7 @@ pub struct Refusal {
 pub fn validate(seen: &Snapshot, allowed: &AllowedPrefixes) -> Result<Valid, Refusal> {
     let spec = &seen.resource.spec;
     let refuse = |reason, lines: Vec<String>| {
-        Err(Refusal { reason, message: lines.join("; "), lost: seen.lost.clone() })
+        Err(Refusal { reason, message: lines.join("; "), lost: seen.rivals.lost.clone() })
     };
     let (valid, wrong) = content(seen, spec);
     let valid = match valid {
@@ -53,7 +53,7 @@ pub fn validate(seen: &Snapshot, allowed: &AllowedPrefixes) -> Result<Valid, Ref
     };
     let asked = claims::asked(&seen.resource);
     let conflicts: Vec<String> =
-        seen.lost.iter().filter(|lost| asked.contains(&lost.claim)).map(Lost::message).collect();
+        seen.rivals.lost.iter().filter(|lost| asked.contains(&lost.claim)).map(Lost::message).collect();
     if !conflicts.is_empty() {
         return refuse(reasons::CONFLICT, conflicts);
     }

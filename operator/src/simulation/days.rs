@@ -5,11 +5,14 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
+use fusebox_policy::keys::{Key, Keys};
+use fusebox_policy::wire::Claim;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use tokio::time::Instant;
 
 use super::people::NAMES;
+use super::place::Place;
 use super::rest::{told, wrong};
 use super::town::Town;
 use crate::reconcile::conditions::{reasons, types};
@@ -27,6 +30,24 @@ const PATIENCE: Duration = Duration::from_mins(12);
 const SILENCE: Duration = Duration::from_secs(75);
 /// How long it stays so.
 const STAYS: Duration = Duration::from_mins(10);
+
+/// How much in Consul and etcd is of resources that are gone.
+fn orphans(place: &Place) -> usize {
+    let all = place.cluster.now().resources;
+    let live = |uid: &str| all.values().any(|resource| resource.uid().as_deref() == Some(uid));
+    let nodes = place.catalog.state();
+    let owners = nodes.values().flat_map(|node| node.entries.values()).filter_map(|e| e.owner(&place.name));
+    let keys = Keys::new(&place.name);
+    let is_orphan = |(key, value): &(String, String)| match keys.parse(key) {
+        Some(Key::Policy(of) | Key::Config(of) | Key::Fleet(of) | Key::Raw(of)) => !all.contains_key(&of),
+        Some(Key::Report(..) | Key::Epoch) => false,
+        None => {
+            let claim = serde_json::from_str(value).ok().filter(|_| key.starts_with(&Keys::raw_claim("")));
+            claim.is_some_and(|claim: Claim| claim.cluster == place.name && !live(&claim.uid))
+        }
+    };
+    owners.filter(|uid| !live(uid)).count() + place.store.state().into_iter().filter(is_orphan).count()
+}
 
 /// What a seed came to.
 #[derive(Debug, Default)]
@@ -79,14 +100,7 @@ impl Town {
                     found |= self.proceed(at, &of, true);
                 }
             }
-            let live: Vec<String> =
-                self.places[at].cluster.now().resources.values().filter_map(ResourceExt::uid).collect();
-            let place = self.places[at].clone();
-            let orphan = |entry: &crate::model::Entry| {
-                entry.owner(&place.name).is_some_and(|uid| !live.iter().any(|live| live == uid))
-            };
-            let nodes = place.catalog.state();
-            let orphans = nodes.values().flat_map(|node| node.entries.values()).filter(|e| orphan(e)).count();
+            let orphans = orphans(&self.places[at]);
             if orphans > 0 && !self.free[at] {
                 found = true;
                 self.free[at] = true;

@@ -71,6 +71,8 @@ pub struct Judge {
     /// Since when each resource wants the instances of its Service in Consul, under whichever name, and nobody else
     /// holds what it asks for.
     wants: BTreeMap<String, Instant>,
+    /// When the last resource of a name went, as `namespace/name`.
+    left: BTreeMap<String, Instant>,
     /// Since when each Service is as it is.
     services: BTreeMap<Ident, Instant>,
     /// Since when each instance is ready.
@@ -95,6 +97,7 @@ impl Judge {
             now: Arc::new(Cache { resources: BTreeMap::new(), services: BTreeMap::new() }),
             declared: BTreeMap::new(),
             wants: BTreeMap::new(),
+            left: BTreeMap::new(),
             services: BTreeMap::new(),
             ready: BTreeMap::new(),
             unrest: Instant::now(),
@@ -163,6 +166,7 @@ impl Judge {
         for (of, was) in &before.resources {
             if cache.resources.get(of).is_none_or(|is| is.uid() != was.uid()) {
                 self.declared.insert(was.uid().unwrap_or_default(), now);
+                self.left.insert(of.to_string(), now);
             }
         }
         let was = |of: &Ident| before.services.get(of).map(|(service, _)| service);
@@ -371,6 +375,7 @@ impl Judge {
         } else {
             // An orphan; what one of the same name finds of the one before is no inference.
             known.is_none_or(|gone| now.duration_since(*gone) > OLD)
+                && self.left.get(&named).is_none_or(|left| now.duration_since(*left) > OLD)
                 && !self.now.resources.keys().any(|of| of.to_string() == named)
         };
         if !counts {

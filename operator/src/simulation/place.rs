@@ -1,6 +1,7 @@
 //! One Kubernetes cluster and what its operators keep in Consul and etcd: all that lives longer than a process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fusebox_policy::keys::Ident;
 use fusebox_policy::v1alpha1::ResilientService;
@@ -14,6 +15,8 @@ use crate::world::{Cache, CatalogWorld, ClusterWorld, LeaseWorld, RouteWorld, Se
 
 /// How many old versions a process may be shown at its start.
 const HISTORY: usize = 40;
+/// How long ago such a version was the newest one.
+const STALE: Duration = Duration::from_secs(45);
 
 /// What a watch tells of: all there is, and since when.
 pub type Shown = (Instant, Arc<Cache>);
@@ -33,7 +36,7 @@ pub struct Place {
     pub store: Arc<StoreWorld>,
     pub sessions: Arc<SessionWorld>,
     pub judge: Mutex<Judge>,
-    history: Mutex<Vec<Arc<Cache>>>,
+    history: Mutex<Vec<Shown>>,
     watchers: Mutex<Vec<mpsc::UnboundedSender<Shown>>>,
 }
 
@@ -78,7 +81,7 @@ impl Place {
         let now = Arc::new(self.cluster.now());
         self.judge.try_lock().unwrap().sees(&now);
         let mut history = self.history.try_lock().unwrap();
-        history.push(now.clone());
+        history.push((Instant::now(), now.clone()));
         let too_many = history.len().saturating_sub(HISTORY);
         history.drain(..too_many);
         let mut watchers = self.watchers.try_lock().unwrap();
@@ -92,11 +95,14 @@ impl Place {
         told
     }
 
-    /// What there was so many changes ago.
+    /// What there was so many changes ago, or as long ago as anything that is acted on is old.
     pub fn before(&self, changes: usize) -> Arc<Cache> {
         let history = self.history.try_lock().unwrap();
-        let at = history.len().saturating_sub(changes + 1);
-        history.get(at).cloned().unwrap_or_else(|| Arc::new(self.cluster.now()))
+        let now = Instant::now();
+        // It was the newest until the next one came.
+        let stale = history.iter().skip(1).take_while(|(at, _)| now.duration_since(*at) > STALE).count();
+        let at = history.len().saturating_sub(changes + 1).max(stale);
+        history.get(at).map_or_else(|| Arc::new(self.cluster.now()), |(_, cache)| cache.clone())
     }
 
     /// A person changes Kubernetes.

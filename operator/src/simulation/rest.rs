@@ -134,9 +134,14 @@ pub async fn wrong(place: &Place) -> Vec<String> {
         let by = |claims: fn(&ResilientService) -> Vec<claims::Claim>| {
             is_contested(resource, all.values(), claims)
         };
-        // Who is refused gives way to one that holds it, or is older and only asks for it.
+        // Who is refused gives way to one that holds it, or asks for it and does not have to wait itself.
         let says = reason == Some(reasons::CONFLICT);
-        if (reason.is_none() && by(claims::held)) || (says && !by(claims::held) && !by(claims::asked)) {
+        let waits = |other: &&ResilientService| {
+            told(other, types::ACCEPTED).is_some_and(|reason| reason != reasons::CONFLICT)
+                || is_contested(other, all.values(), claims::held)
+        };
+        let in_turn = || is_contested(resource, all.values().filter(|other| !waits(other)), claims::asked);
+        if (reason.is_none() && by(claims::held)) || (says && !by(claims::held) && !in_turn()) {
             wrong.push(format!("{of} says {reason:?} of what it asks for"));
         }
         if reason.is_some() {

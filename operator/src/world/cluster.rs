@@ -151,8 +151,7 @@ impl ClusterState for ClusterWorld {
         Box::pin(async move {
             self.faults.read().await?;
             let all = self.resources.try_lock().unwrap();
-            let now = all.get(&model::ident(resource));
-            Ok(Standing::of(&resource.metadata, now.map(|now| &now.metadata)))
+            Ok(Standing::of(resource, all.get(&model::ident(resource))))
         })
     }
 

@@ -9,7 +9,7 @@ use fusebox_operator::consul::{Consul as Adapter, ConsulConfig, Http};
 use fusebox_operator::model::{Endpoint, Entry, ServicePort, ServiceView, shard_node};
 use fusebox_operator::ports::{CatalogOp, ConsulCatalog as _, EpochStore as _, Fence, StoreView};
 use fusebox_operator::reconcile::desired::desired;
-use fusebox_operator::reconcile::observe::Snapshot;
+use fusebox_operator::reconcile::observe::{Rivals, Snapshot};
 use fusebox_operator::reconcile::plan::{Direction, Effect, plan};
 use fusebox_operator::reconcile::validate::{AllowedPrefixes, validate};
 use fusebox_policy::keys::{Ident, Keys};
@@ -57,7 +57,7 @@ impl Operator {
         };
         Snapshot {
             uid: "cr-uid".to_owned(),
-            lost: Vec::new(),
+            rivals: Rivals::default(),
             live: ["cr-uid".to_owned()].into(),
             service: Some(ServiceView {
                 name: resource.spec.service.name.clone(),

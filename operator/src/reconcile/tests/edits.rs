@@ -1,9 +1,12 @@
 //! Edits that are refused, and what they leave alone; who holds what.
 
+use std::collections::BTreeSet;
+
 use fusebox_policy::keys::Ident;
 use fusebox_policy::v1alpha1::ResilientServiceStatus;
 
 use super::scene::{FULL, Scene, user};
+use crate::claims::Claim;
 use crate::model::Endpoint;
 
 const INVALID: (&str, &str) = ("timeout: 250ms", "timeout: 0s");
@@ -241,4 +244,110 @@ async fn of_two_that_hold_one_claim_the_younger_withdraws_that_claim_alone() {
     scene.settle(&user()).await;
     assert_eq!(rules(&scene).len(), 1, "{:?}", rules(&scene));
     assert_eq!(scene.routes.state().len(), 2);
+}
+
+fn third() -> Ident {
+    Ident::new("third", "z")
+}
+
+const ON_B: &str = "{ service: { name: z }, gateway: { routes: [{ host: b.io }] } }";
+
+#[tokio::test(start_paused = true)]
+async fn an_older_one_that_waits_for_one_thing_keeps_nobody_from_another() {
+    let scene = Scene::new();
+    scene.put(&user(), FULL);
+    scene.settle(&user()).await;
+    let both = "{ service: { name: o }, consul: { serviceName: user.service }, gateway: { routes: [{ host: b.io }] } }";
+    scene.put(&other(), both);
+    scene.put(&third(), ON_B);
+    scene.settle(&third()).await;
+    assert_eq!(scene.told(&third(), "Accepted"), "True/Accepted", "the other has to wait for user.service");
+    scene.settle(&other()).await;
+
+    scene.delete(&user());
+    scene.settle(&user()).await;
+    scene.settle(&other()).await;
+    let message = scene.condition(&other(), "Accepted").message;
+    assert!(message.contains("host b.io") && !message.contains("user.service"), "{message}");
+    scene.settle(&third()).await;
+    assert_eq!(scene.told(&third(), "Accepted"), "True/Accepted", "who holds keeps");
+
+    scene.delete(&third());
+    scene.settle(&third()).await;
+    scene.put(&third(), ON_B);
+    scene.settle(&third()).await;
+    assert_eq!(scene.told(&third(), "Accepted"), "False/Conflict", "nothing keeps the older one any more");
+    scene.settle(&other()).await;
+    assert_eq!(scene.told(&other(), "Accepted"), "True/Accepted");
+}
+
+/// Who holds the host b.io, as far as no status says so yet.
+async fn holders(scene: &Scene) -> BTreeSet<String> {
+    scene.context.memory.holders(&[Claim::Host("b.io".into())]).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_old_view_asks_for_is_not_taken() {
+    let mut scene = Scene::new();
+    scene.put(&third(), ON_B);
+    let old = scene.cluster.now();
+    scene.put(&third(), "{ service: { name: z } }");
+    scene.restart();
+    *scene.cluster.cache.try_lock().unwrap() = Some(old);
+    scene.pass(&third()).await;
+    assert!(holders(&scene).await.is_empty());
+    assert!(scene.routes.state().is_empty() && scene.get(&third()).unwrap().status.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_view_passes_over_nobody_who_has_it_by_now() {
+    let mut scene = Scene::new();
+    scene.put(&user(), FULL);
+    scene.settle(&user()).await;
+    let both = "{ service: { name: o }, consul: { serviceName: user.service }, gateway: { routes: [{ host: b.io }] } }";
+    scene.put(&other(), both);
+    scene.put(&third(), "{ service: { name: z } }");
+    scene.put(&third(), ON_B);
+    let old = scene.cluster.now();
+    scene.delete(&user());
+    for of in [user(), other()] {
+        scene.settle(&of).await;
+    }
+    assert_eq!(scene.told(&other(), "Accepted"), "True/Accepted");
+
+    scene.restart();
+    *scene.cluster.cache.try_lock().unwrap() = Some(old);
+    let before = (scene.routes.state(), scene.store.state());
+    scene.pass(&third()).await;
+    assert_eq!((scene.routes.state(), scene.store.state()), before);
+    assert!(scene.get(&third()).unwrap().status.is_none(), "it took nothing");
+    assert!(holders(&scene).await.is_empty());
+    let status = scene.get(&other()).unwrap().status;
+    scene.pass(&other()).await;
+    assert_eq!(scene.get(&other()).unwrap().status, status, "and what it took is not forgotten");
+    *scene.cluster.cache.try_lock().unwrap() = None;
+    scene.settle(&third()).await;
+    assert_eq!(scene.told(&third(), "Accepted"), "False/Conflict");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_one_of_bad_content_keeps_nobody_from_what_it_asks_for() {
+    for bad in ["config: { etcdKeys: { not.allowed: '1' } }", "outbound: { timeout: 0s }"] {
+        let scene = Scene::new();
+        let wants = "service: { name: o }, gateway: { routes: [{ host: b.io }] }";
+        scene.put(&other(), &format!("{{ {wants}, {bad} }}"));
+        scene.put(&third(), ON_B);
+        scene.settle(&third()).await;
+        assert_eq!(
+            scene.told(&third(), "Accepted"),
+            "False/Conflict",
+            "nobody has looked at the older one yet"
+        );
+        scene.settle(&other()).await;
+        scene.settle(&third()).await;
+        assert_eq!(scene.told(&third(), "Accepted"), "True/Accepted", "{bad}");
+        scene.put(&other(), &format!("{{ {wants} }}"));
+        scene.settle(&other()).await;
+        assert_eq!(scene.told(&other(), "Accepted"), "False/Conflict", "who holds keeps");
+    }
 }

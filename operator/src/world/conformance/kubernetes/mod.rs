@@ -206,6 +206,7 @@ impl Player {
             Step::Status(_, hash) => {
                 let status = ResilientServiceStatus {
                     policy_hash: Some((*hash).to_owned()),
+                    claims: vec![format!("raw/{hash}")],
                     ..ResilientServiceStatus::default()
                 };
                 let done = cluster.write_status(shown, &status).await;
