@@ -55,13 +55,20 @@ fn kill_half_way(cluster: &Cluster) -> Result<()> {
         .stderr(file)
         .spawn()?;
     let end = Instant::now() + Duration::from_mins(10);
-    let node = loop {
+    let inspect = || {
         let inspect =
             cluster.tool("docker").args(["inspect", "-f", "{{.State.Pid}}", NODE]).deadline(10).output();
         // 0 is a node that has not begun.
-        if let Some(pid) = inspect.ok().and_then(|pid| pid.trim().parse::<u32>().ok()).filter(|pid| *pid > 0)
-        {
-            break pid;
+        inspect.ok().and_then(|pid| pid.trim().parse::<u32>().ok()).filter(|pid| *pid > 0)
+    };
+    let node = loop {
+        if let Some(pid) = inspect() {
+            // Long enough for kubeadm to be at work, short enough that it is not done.
+            sleep(Duration::from_secs(6));
+            // A daemon that was not ended in order begins with its old nodes, which `up` removes.
+            if inspect() == Some(pid) {
+                break pid;
+            }
         }
         if let Some(status) = up.try_wait()? {
             bail!("`up` ended by itself ({status}); what it said: {}", log.display());
@@ -72,8 +79,6 @@ fn kill_half_way(cluster: &Cluster) -> Result<()> {
         }
         sleep(Duration::from_millis(200));
     };
-    // Long enough for kubeadm to be at work, short enough that it is not done.
-    sleep(Duration::from_secs(6));
     up.kill()?;
     up.wait()?;
     if cluster.status().road == Some(Road::Packages) {
