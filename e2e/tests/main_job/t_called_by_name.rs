@@ -31,7 +31,7 @@ const TRIES: usize = 4;
 const FAULT: Duration = Duration::from_secs(20);
 /// Within this it is ejected. That takes failures in a row, and the balancer sends few calls where it is slow: the faster
 /// the others are, the fewer.
-const EJECTED: Duration = Duration::from_mins(1);
+const EJECTED: Duration = Duration::from_mins(2);
 const OUTAGE: Duration = Duration::from_mins(1);
 
 /// The callers at work and all well. The tests of this file share them.
