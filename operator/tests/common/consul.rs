@@ -146,6 +146,12 @@ impl Consul {
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
 
+    /// Whether it takes this token by now: it makes its first one some time after it leads.
+    pub async fn takes(&self, token: &str) -> bool {
+        let answer = self.exchange("GET", "/v1/acl/token/self", token, "").await;
+        answer.is_some_and(|(head, _)| head.contains(" 200 "))
+    }
+
     pub async fn get(&self, path: &str) -> Value {
         self.ask("GET", path, &Value::Null).await
     }

@@ -91,10 +91,7 @@ async fn the_documented_rights_are_enough_and_a_missing_one_is_named() {
     let tokens = format!("tokens {{ initial_management = \"{ROOT}\" }}");
     let acl = format!("acl {{ enabled = true, default_policy = \"deny\", {tokens} }}");
     let server = server::Consul::start(&[&acl]).await;
-    until("the first token", async || {
-        server.ask_as(ROOT, "GET", "/v1/acl/tokens", &Value::Null).await.is_array()
-    })
-    .await;
+    until("the first token", async || server.takes(ROOT).await).await;
 
     let all = token(&server, "all", &RIGHTS).await;
     let consul = adapter(&server, Some(&all));
