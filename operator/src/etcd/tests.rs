@@ -183,7 +183,7 @@ async fn what_others_change_is_told_and_what_we_write_is_not() {
 
 /// A writer that another deposed: etcd itself refuses whatever it still sends.
 #[tokio::test]
-async fn of_five_thousand_late_writes_etcd_takes_none() {
+async fn of_ten_thousand_late_writes_etcd_takes_none() {
     let server = server::Etcd::start().await;
     let (etcd, keys) = (adapter(&server), Keys::new(CLUSTER));
     let (of, mine) = (Ident::new("shop", "user"), Claim { cluster: CLUSTER.into(), uid: "u".into() });
@@ -201,7 +201,7 @@ async fn of_five_thousand_late_writes_etcd_takes_none() {
         2 => StoreOp::PutRaw("service.user.a".into(), n.to_string()),
         _ => StoreOp::Release("service.user.a".into()),
     };
-    let attempts = stream::iter(0..5000).map(|n| {
+    let attempts = stream::iter(0..10_000).map(|n| {
         let (etcd, mine, ops) = (&etcd, &mine, [write(n)]);
         async move { etcd.transact(late, mine, &ops).await }
     });

@@ -5,10 +5,10 @@ use futures::{StreamExt, stream};
 use super::*;
 use crate::ports::TxnError;
 
-const ATTEMPTS: usize = 5000;
+const ATTEMPTS: usize = 10_000;
 
 #[tokio::test]
-async fn of_five_thousand_late_writes_consul_takes_none() {
+async fn of_ten_thousand_late_writes_consul_takes_none() {
     let server = server::Consul::start(&[]).await;
     let consul = adapter(&server, None);
     register(&consul).await;
