@@ -88,7 +88,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(tell_of_dead_man(client.clone(), config.name.clone(), keeper.late()));
     tokio::spawn(keeper.run(leads));
     let prefixes: Vec<String> = settings.allowed.values().flatten().cloned().collect();
-    let etcd = Etcd::new(config.etcd.config(), &config.cluster, prefixes.clone(), reports.clone());
+    let etcd = Arc::new(Etcd::new(config.etcd.config(), &config.cluster, prefixes.clone(), reports.clone()));
     let (drifted, drifts) = mpsc::unbounded_channel();
     tokio::spawn(drift::wake(drifts, wake.clone(), stores.resources.clone()));
     tokio::spawn(consul.clone().follow_drift(drifted.clone()));
@@ -99,8 +99,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     for back in [consul.back(), etcd.back()] {
         tokio::spawn(wake_on_return(back, wake.clone(), stores.clone()));
     }
+    let (asking_consul, asking_etcd) = (consul.clone(), etcd.clone());
+    tokio::spawn(async move { tokio::join!(asking_consul.keep_asking(), asking_etcd.keep_asking()) });
     let consul: Arc<dyn ConsulCatalog> = consul;
-    let etcd: Arc<dyn PolicyStore> = Arc::new(etcd);
+    let etcd: Arc<dyn PolicyStore> = etcd;
     let context = Arc::new(Context {
         settings,
         cluster: Arc::new(Cluster::new(client.clone(), stores.clone(), &config.name)),
@@ -253,7 +255,7 @@ async fn wake_on_resync(signals: Arc<Signals>, wake: Wake, stores: Stores) {
 }
 
 /// How often at most a backend that comes and goes has everything looked at.
-const RETURNS: Duration = Duration::from_secs(10);
+pub const RETURNS: Duration = Duration::from_secs(10);
 
 /// Whoever was refused while a backend was away need not wait out a back-off. How many of them ask it at once is bounded
 /// by the queue.

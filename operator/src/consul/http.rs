@@ -182,8 +182,21 @@ impl Http {
         if denied { format!("{what}; {}", self.needs) } else { what.to_owned() }
     }
 
+    /// Asks whether it is back, whenever callers are refused; for ever.
+    pub async fn keep_asking(&self) {
+        // A leader's address, if there is one.
+        self.gate.keep_asking(|| self.get::<String>("/v1/status/leader")).await;
+    }
+
     async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<(Head, Bytes), Unavailable> {
-        self.gate.run(self.send(method, path, body)).await
+        let sent = async {
+            let (head, body) = self.send(method, path, body).await?;
+            if is_no_answer(head.status, &body) {
+                self.good(path, head.status.as_u16(), &body)?;
+            }
+            Ok::<_, Unavailable>((head, body))
+        };
+        self.gate.ask(sent, |error| Some(error.0.clone())).await
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<(Head, Bytes), Unavailable> {
@@ -203,6 +216,16 @@ impl Http {
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, MAX_BODY).collect().await.map_err(|error| failed(&error))?;
         Ok((head, body.to_bytes()))
+    }
+}
+
+/// Does no request of anybody work? Consul answers 500 for that, as it does for much else.
+fn is_no_answer(status: StatusCode, body: &[u8]) -> bool {
+    let says = |what: &str| String::from_utf8_lossy(body).contains(what);
+    match status {
+        StatusCode::INTERNAL_SERVER_ERROR => says("No cluster leader") || says("rpc error getting client"),
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => true,
+        _ => false,
     }
 }
 

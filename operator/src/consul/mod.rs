@@ -69,6 +69,11 @@ impl Consul {
         self.http.back()
     }
 
+    /// Asks whether it is back, whenever callers are refused; for ever.
+    pub async fn keep_asking(&self) {
+        self.http.keep_asking().await;
+    }
+
     fn epoch_key(&self) -> String {
         format!("fusebox/{}/epoch", self.cluster)
     }

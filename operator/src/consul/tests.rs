@@ -270,6 +270,48 @@ async fn a_slow_write_to_one_node_holds_up_no_other() {
 }
 
 /// A server that takes sessions and lets no check follow them, as those before 1.21.
+/// Where Consul as a whole cannot work few ask, whatever asks how often; an error of one request is no such thing.
+#[tokio::test]
+async fn without_a_leader_few_ask_and_all_are_told_so() {
+    for (status, text, asked) in [
+        (500, "No cluster leader", 3),
+        (500, "rpc error getting client: failed to get conn", 3),
+        (502, "", 3),
+        (503, "", 3),
+        (500, "Invalid filter", 10),
+        (429, "", 10),
+        (403, "Permission denied", 10),
+    ] {
+        let (fake, config) = fake(&vec![(status, json!(text)); 20]).await;
+        let consul = consul(&config);
+        for _ in 0..10 {
+            let told = consul.nodes().await.unwrap_err().0;
+            assert!(told.contains(&status.to_string()) && told.contains(text), "{told}");
+        }
+        assert_eq!(fake.seen.lock().await.len(), asked, "{status} {text}");
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_listens_it_is_said_and_noticed_that_it_is_back() {
+    let (_, config) = fake(&[]).await;
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let consul = Arc::new(consul(&ConsulConfig { address: format!("http://{gone}"), ..config }));
+    let mut back = consul.back();
+    for _ in 0..10 {
+        let told = consul.nodes().await.unwrap_err().0;
+        assert!(told.contains("onnection refused"), "{told}");
+    }
+    let asking = consul.clone();
+    let asking = tokio::spawn(async move { asking.keep_asking().await });
+    let listener = tokio::net::TcpListener::bind(gone).await.unwrap();
+    let app = axum::Router::new().fallback(async || "null");
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    tokio::time::timeout(std::time::Duration::from_mins(1), back.changed()).await.unwrap().unwrap();
+    assert_eq!(consul.nodes().await, Ok(Vec::new()));
+    asking.abort();
+}
+
 #[tokio::test]
 async fn a_check_that_does_not_follow_its_session_is_no_dead_man() {
     for (status, supported) in [("passing", Ok(false)), ("critical", Ok(true))] {

@@ -1,6 +1,6 @@
 //! The connection to etcd: one transaction at a time or several, each within its deadline.
 
-use etcd_client::{Client, GetResponse, Txn, TxnOpResponse};
+use etcd_client::{Client, GetResponse, Txn, TxnOp, TxnOpResponse};
 use fusebox::etcd::{EtcdConfig, connect};
 use tokio::sync::{Mutex, watch};
 
@@ -26,11 +26,13 @@ pub struct Failure {
     pub told: Unavailable,
     /// Did etcd refuse what was asked for itself? Then it did not take place, and something else may.
     pub refused: bool,
+    /// Would it have been so whatever was asked?
+    silent: bool,
 }
 
 impl From<Unavailable> for Failure {
     fn from(told: Unavailable) -> Self {
-        Self { told, refused: false }
+        Self { told, refused: false, silent: true }
     }
 }
 
@@ -58,25 +60,30 @@ impl Link {
         self.gate.back()
     }
 
+    /// Asks whether it is back, by a read of `key`, whenever callers are refused; for ever.
+    pub async fn keep_asking(&self, key: &str) {
+        let read = || Txn::new().and_then([TxnOp::get(key, None)]);
+        self.gate.keep_asking(|| self.txn(read())).await;
+    }
+
     /// One transaction. After a failure the next one connects anew: with a rotated password, to a moved
     /// address.
     pub async fn txn(&self, txn: Txn) -> Result<(bool, Vec<TxnOpResponse>), Failure> {
         // Boxed: the future of a connection is large.
-        let done = self
-            .gate
-            .run(Box::pin(async {
-                let mut held = self.client.lock().await;
-                let mut client = if let Some(client) = &*held {
-                    client.clone()
-                } else {
-                    let client = connect(&self.config).await.map_err(|error| self.failed(&error))?;
-                    held.insert(client).clone()
-                };
-                drop(held);
-                let done = client.txn(txn).await.map_err(|error| self.failure(&error))?;
-                Ok((done.succeeded(), done.op_responses()))
-            }))
-            .await;
+        let silent = |failure: &Failure| failure.silent.then(|| failure.told.0.clone());
+        let asked = Box::pin(async {
+            let mut held = self.client.lock().await;
+            let mut client = if let Some(client) = &*held {
+                client.clone()
+            } else {
+                let client = connect(&self.config).await.map_err(|error| self.failed(&error))?;
+                held.insert(client).clone()
+            };
+            drop(held);
+            let done = client.txn(txn).await.map_err(|error| self.failure(&error))?;
+            Ok((done.succeeded(), done.op_responses()))
+        });
+        let done = self.gate.ask(asked, silent).await;
         if done.is_err() {
             *self.client.lock().await = None;
         }
@@ -95,8 +102,10 @@ impl Link {
             // Its own text is for whoever debugs the client.
             message => self.failed(&format!("{}: {message}", status.code())),
         };
-        // The numbers of gRPC for an argument that is not taken, and for a right that is missing.
-        Failure { told, refused: [3, 7].contains(&i32::from(status.code())) }
+        // The numbers of gRPC: for an argument that is not taken, and for a right that is missing; for what nobody knows,
+        // as a connection that broke, for a deadline, and for a server that cannot be reached or has no leader.
+        let is = |codes: &[i32]| codes.contains(&i32::from(status.code()));
+        Failure { told, refused: is(&[3, 7]), silent: is(&[2, 4, 14]) }
     }
 
     #[cfg(test)]

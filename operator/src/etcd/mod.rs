@@ -62,6 +62,11 @@ impl Etcd {
         self.link.back()
     }
 
+    /// Asks whether it is back, whenever callers are refused; for ever.
+    pub async fn keep_asking(&self) {
+        self.link.keep_asking(&self.keys.epoch()).await;
+    }
+
     /// What it writes from now on.
     pub fn intents(&self) -> Intents {
         self.intents.clone()

@@ -213,6 +213,25 @@ async fn of_ten_thousand_late_writes_etcd_takes_none() {
     println!("etcd: {} late writes, 0 taken", answers.len());
 }
 
+/// Nobody but the one that keeps asking comes while it is away.
+#[tokio::test]
+async fn that_an_etcd_is_back_is_noticed_though_nobody_comes() {
+    let mut server = server::Etcd::start().await;
+    let etcd = Arc::new(adapter(&server));
+    fence(&etcd).await;
+    let mut back = etcd.back();
+    let asking = etcd.clone();
+    let asking = tokio::spawn(async move { asking.keep_asking().await });
+    server.kill().await;
+    for _ in 0..10 {
+        etcd.read_epoch().await.unwrap_err();
+    }
+    server.run().await;
+    tokio::time::timeout(std::time::Duration::from_mins(1), back.changed()).await.unwrap().unwrap();
+    assert!(etcd.read_epoch().await.is_ok());
+    asking.abort();
+}
+
 /// In a condition, for a person.
 #[tokio::test]
 async fn an_etcd_that_is_gone_is_told_in_words() {

@@ -25,7 +25,7 @@ impl Herald {
             let (recorder, gate) = (Recorder::new(client, reporter), Gate::restless("the Kubernetes API"));
             while let Some((event, about)) = told_of.recv().await {
                 let publish = async { recorder.publish(&event, &about).await.map_err(|error| told(&error)) };
-                if let Err(error) = gate.run(publish).await {
+                if let Err(error) = gate.run(Box::pin(publish)).await {
                     tracing::warn!(of = about.name, reason = event.reason, %error, "an Event could not be published");
                 }
             }
