@@ -8,7 +8,7 @@ use fusebox_policy::v1alpha1::ResilientService;
 use kube::ResourceExt;
 
 use super::Context;
-use crate::claims::{self, Lost};
+use crate::claims::{self, Claim, Lost};
 use crate::model::{self, Endpoint, ServiceView, mark};
 use crate::ports::{NodeView, Owner, Reported, RouteError, RouteView, StoreView, Unavailable};
 
@@ -75,7 +75,8 @@ pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Sna
     );
     // The caches are read after the backends, so that what is decided is decided on the newest endpoints.
     let resource = context.memory.holding(resource.clone()).await;
-    let rivals = rivals(context, &resource).await;
+    let mut rivals = rivals(context, &resource).await;
+    rivals.taken = taken(context, &resource, catalog.as_ref().ok()).await;
     let service = context.cluster.service(&ident.namespace, &resource.spec.service.name);
     let endpoints =
         service.as_ref().map(|s| context.cluster.endpoints(&ident.namespace, s)).unwrap_or_default();
@@ -107,6 +108,12 @@ pub struct Rivals {
     pub lost: Vec<Lost>,
     /// Older ones that ask for the same and have to wait themselves, as it seems.
     pub waiting: Vec<Arc<ResilientService>>,
+    /// Under what it is registered though it neither asks for it nor holds it, and another one does: a Consul that was
+    /// restored has again what was let go of since.
+    pub taken: Vec<Claim>,
+    /// Is the watches' word on who holds what another than this process's own? Then a pass beside this one takes it at
+    /// this moment, or lets go of it, and nobody may tell when it is done.
+    pub unsettled: bool,
 }
 
 /// By the caches and what this process knows.
@@ -117,7 +124,10 @@ pub async fn rivals(context: &Context, resource: &ResilientService) -> Rivals {
         let lost = claims::lost(resource, all.iter().map(Arc::as_ref), &uids);
         let next = lost.iter().find(|lost| !lost.held && !looked_at.contains(&lost.by));
         let next = next.filter(|_| looked_at.len() < MAX_OLDER).map(|lost| lost.by.clone());
-        let Some(uid) = next else { return Rivals { lost, waiting } };
+        let Some(uid) = next else {
+            let unsettled = is_unsettled(context, resource, &lost);
+            return Rivals { lost, waiting, unsettled, ..Rivals::default() };
+        };
         if let Some(one) = all.iter().find(|one| one.uid().as_ref() == Some(&uid))
             && (claims::stands_back(one)
                 || claims::is_held_off(one, claimants(context, one).await.iter().map(Arc::as_ref)))
@@ -129,12 +139,49 @@ pub async fn rivals(context: &Context, resource: &ResilientService) -> Rivals {
     }
 }
 
+/// Does somebody hold what it lost as far as this process knows, and by no status that a watch has shown?
+fn is_unsettled(context: &Context, of: &ResilientService, lost: &[Lost]) -> bool {
+    let lost: Vec<&Lost> = lost.iter().filter(|lost| lost.held).collect();
+    if lost.is_empty() {
+        return false;
+    }
+    let holders: BTreeSet<String> = lost.iter().map(|lost| lost.by.clone()).collect();
+    let shown = context.cluster.claimants(&of.namespace().unwrap_or_default(), &[], &holders);
+    let is_shown = |lost: &Lost| {
+        let holder = shown.iter().find(|one| one.uid().as_ref() == Some(&lost.by));
+        holder.is_some_and(|one| claims::held(one).contains(&lost.claim))
+    };
+    lost.into_iter().any(|lost| !is_shown(lost))
+}
+
 /// Those that ask for or hold something of what it asks for or holds, as far as this process knows.
 async fn claimants(context: &Context, of: &ResilientService) -> Vec<Arc<ResilientService>> {
-    let claims = [claims::asked(of), claims::held(of)].concat();
-    let holders = context.memory.holders(&claims).await;
+    claiming(context, of, &[claims::asked(of), claims::held(of)].concat()).await
+}
+
+/// Those that ask for or hold one of these, each as seen from the namespace of `of`.
+async fn claiming(context: &Context, of: &ResilientService, claims: &[Claim]) -> Vec<Arc<ResilientService>> {
+    let holders = context.memory.holders(claims).await;
     let namespace = of.namespace().unwrap_or_default();
-    context.memory.all_holding(context.cluster.claimants(&namespace, &claims, &holders)).await
+    context.memory.all_holding(context.cluster.claimants(&namespace, claims, &holders)).await
+}
+
+/// The names in Consul that it has entries under and another one holds.
+async fn taken(context: &Context, of: &ResilientService, node: Option<&NodeView>) -> Vec<Claim> {
+    let (uid, cluster) = (of.uid().unwrap_or_default(), &context.settings.cluster);
+    let own = node.into_iter().flat_map(|node| node.entries.values()).filter(|e| e.is_of(cluster, &uid));
+    let mut names: BTreeSet<Claim> =
+        own.map(|entry| Claim::ConsulName(entry.name.to_ascii_lowercase())).collect();
+    [claims::asked(of), claims::held(of)].concat().iter().for_each(|mine| _ = names.remove(mine));
+    let mut names: Vec<Claim> = names.into_iter().collect();
+    if names.is_empty() {
+        return names;
+    }
+    let others = claiming(context, of, &names).await;
+    let holds =
+        |name: &Claim| others.iter().any(|one| one.uid() != of.uid() && claims::held(one).contains(name));
+    names.retain(holds);
+    names
 }
 
 fn live(context: &Context, node: Option<&NodeView>, store: Option<&StoreView>) -> BTreeSet<String> {

@@ -19,7 +19,8 @@ pub fn vanished<'a>(cluster: &str, seen: &'a Snapshot, desired: &Desired) -> Vec
         return Vec::new();
     }
     let stays: BTreeSet<&str> = goal.iter().map(Entry::instance).collect();
-    let lost = |entry: &Entry| seen.rivals.lost.iter().any(|lost| withheld::is_entry_of(entry, &lost.claim));
+    let lost = seen.rivals.lost.iter().map(|lost| &lost.claim).chain(&seen.rivals.taken);
+    let lost = |entry: &Entry| lost.clone().any(|claim| withheld::is_entry_of(entry, claim));
     let asked = |entry: &Entry| match desired.catalog.blocked {
         Some(_) => !lost(entry),
         None => is_asked_for(seen, entry),

@@ -80,10 +80,11 @@ pub fn is_entry_of(entry: &Entry, claim: &Claim) -> bool {
     }
 }
 
-/// What is registered already, following the instances but not the spec.
+/// What is registered already, following the instances but not the spec; not under a name that is another's by now.
 pub fn frozen(cluster: &str, seen: &Snapshot) -> Vec<Entry> {
+    let is_taken = |entry: &Entry| seen.rivals.taken.iter().any(|name| is_entry_of(entry, name));
     let own: Vec<&Entry> = (seen.catalog.iter().flat_map(|node| node.entries.values()))
-        .filter(|entry| entry.is_of(cluster, &seen.uid))
+        .filter(|entry| entry.is_of(cluster, &seen.uid) && !is_taken(entry))
         .collect();
     let mut all: Vec<Entry> = own.iter().filter_map(|entry| followed(seen, entry)).collect();
     let mut services = BTreeSet::new();

@@ -8,6 +8,7 @@ use fusebox_policy::v1alpha1::ResilientServiceStatus;
 use super::scene::{FULL, Scene, user};
 use crate::claims::Claim;
 use crate::model::Endpoint;
+use crate::reconcile::{Next, RESYNC, SETTLES};
 
 const INVALID: (&str, &str) = ("timeout: 250ms", "timeout: 0s");
 
@@ -350,4 +351,55 @@ async fn an_older_one_of_bad_content_keeps_nobody_from_what_it_asks_for() {
         scene.settle(&other()).await;
         assert_eq!(scene.told(&other(), "Accepted"), "False/Conflict", "who holds keeps");
     }
+}
+
+/// What is in Consul came back with a backup; the edit that let go of the name is older than the one that is refused.
+#[tokio::test(start_paused = true)]
+async fn what_a_restored_consul_has_under_a_name_of_another_goes_though_the_newest_edit_is_refused() {
+    let mut scene = Scene::new();
+    scene.scale(&[("a", true)]);
+    scene.put(&user(), "{ service: { name: user-service, port: grpc }, consul: { serviceName: old } }");
+    scene.settle(&user()).await;
+    let backup = scene.catalog.state();
+    scene.put(&user(), "{ service: { name: user-service, port: grpc }, consul: { serviceName: new } }");
+    scene.settle(&user()).await;
+    service(&scene, "two");
+    scene.put(&second(), "{ service: { name: two, port: grpc }, consul: { serviceName: OLD } }");
+    scene.settle(&second()).await;
+    assert_eq!(found(&scene).len(), 2);
+
+    for (refused, what) in [
+        (
+            "{ service: { name: user-service, port: grpc }, consul: { serviceName: new }, inbound: { timeout: 0s } }",
+            "refused",
+        ),
+        ("{ service: { name: nobody, port: grpc }, consul: { serviceName: new } }", "without its Service"),
+    ] {
+        scene.put(&user(), refused);
+        scene.settle(&user()).await;
+        let there = found(&scene);
+        scene.catalog.nodes.try_lock().unwrap().clone_from(&backup);
+        scene.restart();
+        for of in [user(), second(), user()] {
+            scene.settle(&of).await;
+        }
+        let names: Vec<String> = found(&scene).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["OLD"], "{what}; before: {there:?}");
+    }
+}
+
+/// The watches show what a write lets go of before this process has the write's answer: who is woken by that finds it
+/// held, and nobody wakes it again.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_what_is_being_let_go_of_looks_again_soon() {
+    let scene = Scene::new();
+    scene.scale(&[("a", true)]);
+    scene.put(&user(), FULL);
+    scene.settle(&user()).await;
+    scene.put(&second(), FULL);
+    scene.settle(&second()).await;
+    let next = async || scene.pass(&second()).await.unwrap().next;
+    assert_eq!(next().await, Next::After(RESYNC), "it waits for the other one");
+    hold(&scene, &user(), &[]);
+    assert_eq!(next().await, Next::After(SETTLES), "its own word is another than the watches'");
 }
