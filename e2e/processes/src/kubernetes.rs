@@ -92,6 +92,11 @@ impl ApiServer {
         kubernetes
     }
 
+    /// Stops the process without closing anything: it is silent, and the kernel still accepts for it.
+    pub fn freeze(&self, frozen: bool) {
+        crate::process::signal(if frozen { "-STOP" } else { "-CONT" }, self.server.pid());
+    }
+
     async fn answers(&mut self) {
         let ready = http::Request::get("/readyz").body(Vec::new()).unwrap();
         let mut end = None;

@@ -55,6 +55,11 @@ impl Operator {
         self.process.ask_to_end();
     }
 
+    /// Stops it, or lets it go on.
+    pub fn freeze(&self, frozen: bool) {
+        crate::process::signal(if frozen { "-STOP" } else { "-CONT" }, self.process.pid());
+    }
+
     /// What it said.
     pub fn said(&self) -> String {
         self.process.said().split_off(self.before)

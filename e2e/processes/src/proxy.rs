@@ -70,6 +70,9 @@ impl Drop for Proxy {
 
 async fn forward(State(ahead): State<Ahead>, request: Request) -> Response {
     let Ahead { server, url, client, wires } = ahead;
+    if wires.refuses(server) {
+        return StatusCode::BAD_GATEWAY.into_response();
+    }
     let (mut head, mut body) = request.into_parts();
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let mut write = None;

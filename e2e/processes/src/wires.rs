@@ -1,5 +1,6 @@
 //! What goes from an operator to its servers: counted, and the place where it is killed.
 
+use std::collections::BTreeSet;
 use std::future::pending;
 
 use tokio::sync::watch;
@@ -54,6 +55,7 @@ struct State {
     pid: Option<u32>,
     shot: Option<Write>,
     held: bool,
+    refusing: BTreeSet<Server>,
 }
 
 /// The wires of one operator. Clones are one and the same.
@@ -66,7 +68,8 @@ impl Wires {
     /// Counts from zero, and kills at this write.
     pub fn aim(&self, at: Option<Aim>) {
         self.state.send_modify(|state| {
-            *state = State { aim: at, pid: state.pid, held: state.held, ..State::default() };
+            let refusing = std::mem::take(&mut state.refusing);
+            *state = State { aim: at, pid: state.pid, held: state.held, refusing, ..State::default() };
         });
     }
 
@@ -76,6 +79,22 @@ impl Wires {
             state.pid = Some(pid);
             state.held = false;
         });
+    }
+
+    /// From now on a server is away, for whoever balances it: 502 at once; what streams goes on. Or no more.
+    pub fn refuse(&self, server: Server, refuse: bool) {
+        self.state.send_modify(|state| {
+            if refuse {
+                state.refusing.insert(server);
+            } else {
+                state.refusing.remove(&server);
+            }
+        });
+    }
+
+    /// Is it away?
+    pub(crate) fn refuses(&self, server: Server) -> bool {
+        self.state.borrow().refusing.contains(&server)
     }
 
     /// The writes since the last aim, those that were killed included.

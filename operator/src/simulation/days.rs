@@ -1,8 +1,6 @@
 //! Days by seed, and what is counted of them.
 
 use std::collections::BTreeMap;
-use std::num::NonZero;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use fusebox_policy::keys::{Key, Keys};
@@ -14,6 +12,7 @@ use tokio::time::Instant;
 use super::people::NAMES;
 use super::place::Place;
 use super::rest::{told, wrong};
+use super::seeds::{on_all_cores, seeded};
 use super::town::Town;
 use crate::reconcile::conditions::{reasons, types};
 
@@ -157,7 +156,7 @@ impl Town {
         Ok(settled)
     }
 
-    async fn judged(&self) -> Result<(), Vec<String>> {
+    pub async fn judged(&self) -> Result<(), Vec<String>> {
         let mut all = self.wrongs();
         for place in &self.places {
             all.extend(wrong(place).await);
@@ -194,17 +193,12 @@ async fn days() -> Sum {
     sum.trace = town.trace();
     sum.happened = std::mem::take(&mut town.happened);
     sum.time = Instant::now().duration_since(start);
-    for slot in town.slots.iter().flatten() {
-        slot.process.running.abort();
-    }
+    town.end();
     sum
 }
 
-/// Plays a seed in a runtime of its own.
 fn play(seed: u64) -> Sum {
-    fastrand::seed(seed);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.unwrap().block_on(days())
+    seeded(seed, days())
 }
 
 fn variable(name: &str) -> Option<u64> {
@@ -213,34 +207,26 @@ fn variable(name: &str) -> Option<u64> {
 
 /// Plays seeds from `first` on, on all cores: so many, or until `end`.
 fn play_all(first: u64, most: u64, end: Option<Timestamp>) -> (u64, Sum, Vec<u64>) {
-    let next = AtomicU64::new(first);
-    let threads = std::thread::available_parallelism().map_or(2, NonZero::get);
-    let one_thread = || {
-        let (mut seeds, mut sum, mut failed) = (0, Sum::default(), Vec::new());
-        loop {
-            let seed = next.fetch_add(1, SeqCst);
-            // The wall clock decides how many seeds there are, and nothing else.
-            if seed >= first.saturating_add(most) || end.is_some_and(|end| Timestamp::now() > end) {
-                return (seeds, sum, failed);
-            }
-            let one = play(seed);
-            if !one.wrong.is_empty() {
-                println!("seed {seed}: {}\n{} plays it again", one.wrong.join("\n  "), replay(seed));
-                failed.push(seed);
-            }
-            seeds += 1;
-            sum.add(one);
+    let all = on_all_cores(|n| {
+        // The wall clock decides how many seeds there are, and nothing else.
+        if n >= most || end.is_some_and(|end| Timestamp::now() > end) {
+            return None;
         }
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(one_thread)).collect();
-        let all = threads.into_iter().map(|thread| thread.join().unwrap());
-        all.fold((0, Sum::default(), Vec::new()), |(seeds, mut sum, mut failed), (more, other, also)| {
-            sum.add(other);
-            failed.extend(also);
-            (seeds + more, sum, failed)
-        })
-    })
+        let seed = first.wrapping_add(n);
+        let one = Sum { trace: Vec::new(), ..play(seed) };
+        if !one.wrong.is_empty() {
+            println!("seed {seed}: {}\n{} plays it again", one.wrong.join("\n  "), replay(seed));
+        }
+        Some((seed, one))
+    });
+    let (seeds, mut sum, mut failed) = (all.len() as u64, Sum::default(), Vec::new());
+    for (seed, one) in all {
+        if !one.wrong.is_empty() {
+            failed.push(seed);
+        }
+        sum.add(one);
+    }
+    (seeds, sum, failed)
 }
 
 fn replay(seed: u64) -> String {

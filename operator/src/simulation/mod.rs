@@ -5,9 +5,12 @@
 //! which a server takes it ([`judge`]); after the quiet time everything is as an operator makes it that never saw
 //! trouble, and nothing is written for ten minutes ([`rest`]).
 //!
+//! One fault at a time, and how long the way back from it is: [`recovery`].
+//!
 //! `FUSEBOX_SEED=n cargo test -p fusebox-operator --lib simulation` plays one seed, `FUSEBOX_TRACE=1` tells each write.
 //! With `FUSEBOX_LONG=1` seeds are played for `FUSEBOX_SECONDS` (300 without it), from a random one on.
 
+mod damage;
 mod days;
 mod foreign;
 mod judge;
@@ -15,7 +18,9 @@ mod people;
 mod place;
 mod process;
 mod queue;
+mod recovery;
 mod rest;
+mod seeds;
 mod town;
 mod trouble;
 mod view;

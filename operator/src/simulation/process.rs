@@ -8,14 +8,16 @@ use std::time::Duration;
 use fusebox_policy::keys::Ident;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::place::Place;
 use super::queue;
 use super::view::{Kube, Sight, View};
 use super::wired::{Consul, Etcd, Link, Routes};
+use crate::app::RETURNS;
 use crate::deadman::Keeper;
 use crate::epoch::{Fenced, Signals};
+use crate::gate::Gate;
 use crate::leader::{Clock, Elector, End, Leadership};
 use crate::metrics::Metrics;
 use crate::ports::{ConsulCatalog, PolicyStore};
@@ -97,6 +99,31 @@ struct Parts {
     wake: mpsc::UnboundedSender<Ident>,
 }
 
+/// One for each way.
+fn gates() -> [Arc<Gate>; 3] {
+    [Gate::restless("the Kubernetes API"), Gate::new("Consul"), Gate::new("etcd")].map(Arc::new)
+}
+
+/// Has everything looked at when a store turns out to be restored.
+async fn resynced(signals: &Signals, view: &View) {
+    loop {
+        signals.resync.notified().await;
+        view.wake_all();
+    }
+}
+
+/// Notices that a backend is back, and has everything looked at.
+async fn returned(link: Link, view: &View) {
+    let mut back = link.gate.back();
+    let wake = async {
+        while back.changed().await.is_ok() {
+            view.wake_all();
+            sleep(RETURNS).await;
+        }
+    };
+    tokio::join!(link.keep_asking(), wake);
+}
+
 async fn live(
     parts: Parts,
     start: Start,
@@ -106,7 +133,9 @@ async fn live(
     let Parts { place, ways, ice, leadership, sight, wake } = parts;
     let me = start.me;
     let wire = |way: usize| Wire { weather: ways[way].clone(), ice: ice.clone() };
-    let link = |way: usize| Link { place: place.clone(), wire: wire(way), me: me.clone() };
+    let gates = gates();
+    let link =
+        |way: usize| Link { place: place.clone(), wire: wire(way), me: me.clone(), gate: gates[way].clone() };
     let metrics: Arc<Metrics> = Arc::default();
     let lease = LeaseClient { world: place.lease.clone(), wire: wire(0) };
     let elector = Arc::new(Elector::new(lease, &me, leadership.clone(), metrics.clone()));
@@ -127,18 +156,15 @@ async fn live(
         memory: Memory::default(),
         deletions: Deletions::default(),
     };
-    let resync = async {
-        loop {
-            signals.resync.notified().await;
-            view.wake_all();
-        }
-    };
+    let [consul_back, etcd_back] = [1, 2].map(|way| returned(link(way), &view));
     let background = async {
         tokio::join!(
+            consul_back,
+            etcd_back,
             leadership.follow(tell),
             keeper.run(leads),
             view.watch(&place, start.old, sight, ways[0].clone()),
-            resync,
+            resynced(&signals, &view),
         )
     };
     let (resign, told) = watch::channel(false);

@@ -33,7 +33,7 @@ pub fn told<'a>(resource: &'a ResilientService, condition: &str) -> Option<&'a s
 }
 
 /// What this place's operators have in the backends and say of the resources, but for those that are refused.
-fn lines(place: &Place, refused: &BTreeMap<Ident, String>) -> BTreeSet<String> {
+pub fn lines(place: &Place, refused: &BTreeMap<Ident, String>) -> BTreeSet<String> {
     let mut lines = BTreeSet::new();
     let cluster = &place.name;
     let is_refused = |uid: &str| refused.values().any(|refused| refused == uid);

@@ -10,10 +10,10 @@ use kube::ResourceExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::damage::Backup;
 use super::foreign::Foreign;
 use super::place::{Place, key_prefix};
 use super::process::{Process, Start, Ways};
-use super::trouble::Backup;
 use super::view::Sight;
 use crate::world::{CatalogWorld, StoreWorld, Weather};
 
@@ -273,6 +273,11 @@ impl Town {
             }
             self.free[at] = false;
         }
+    }
+
+    /// Ends all processes.
+    pub fn end(&self) {
+        self.slots.iter().flatten().for_each(|slot| slot.process.running.abort());
     }
 
     pub fn trace(&self) -> Vec<u64> {

@@ -1,27 +1,14 @@
 //! What goes wrong: one of the faults of the matrix, at random.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fusebox_policy::keys::{Ident, Keys};
-use serde_json::json;
+use fusebox_policy::keys::Ident;
 use tokio::time::Instant;
 
 use super::people::NAMES;
 use super::town::{Bad, Later, REPLICAS, Town};
 use super::view::Sight;
-use super::wired::sync_nodes;
-use crate::ports::NodeView;
-use crate::world::{EpochWorld, Weather};
-
-/// Of Consul or of etcd.
-pub struct Backup {
-    nodes: BTreeMap<String, NodeView>,
-    keys: BTreeMap<String, String>,
-    epochs: Vec<EpochWorld>,
-}
-
-const CONSUL: usize = 1;
+use crate::world::Weather;
 
 fn seconds(least: f64, most: f64) -> Duration {
     Duration::from_secs_f64(least + (most - least) * fastrand::f64())
@@ -231,135 +218,5 @@ impl Town {
             (false, 1) => "Consul away, slow or lossy",
             (false, _) => "etcd away, slow or lossy",
         }
-    }
-
-    /// Somebody changes what is ours.
-    fn meddle(&mut self, at: usize) -> &'static str {
-        let place = self.places[at].clone();
-        let what = match fastrand::u8(0..10) {
-            0..3 => {
-                let mut nodes = place.catalog.nodes.try_lock().unwrap();
-                let ours = nodes.values_mut().flat_map(|node| node.entries.iter_mut());
-                let ours: Vec<_> = ours.filter(|(_, entry)| entry.is_in(&place.name)).collect();
-                let n = fastrand::usize(0..=ours.len());
-                let Some((id, entry)) = ours.into_iter().nth(n) else { return "nothing" };
-                match fastrand::u8(0..3) {
-                    0 => entry.passing = Some(false),
-                    1 => entry.tags.push("somebody".into()),
-                    _ => {
-                        let id = id.clone();
-                        nodes.values_mut().for_each(|node| drop(node.entries.remove(&id)));
-                    }
-                }
-                "an entry in Consul changed by somebody"
-            }
-            3..6 => {
-                let keys = Keys::new(&place.name);
-                let prefix = ["policy", "config", "fleet"][fastrand::usize(0..3)];
-                let prefix = format!("{}{prefix}/", keys.prefix());
-                let mut all = place.store.keys.try_lock().unwrap();
-                let ours: Vec<String> = all.keys().filter(|key| key.starts_with(&prefix)).cloned().collect();
-                let n = fastrand::usize(0..=ours.len());
-                let Some(key) = ours.into_iter().nth(n) else { return "nothing" };
-                if fastrand::bool() {
-                    all.remove(&key);
-                } else {
-                    all.insert(key, "garbage".into());
-                }
-                "a key in etcd changed by somebody"
-            }
-            6..8 => {
-                let mut objects = place.routes.objects.try_lock().unwrap();
-                let ours: Vec<Ident> =
-                    objects.iter().filter(|(_, v)| v.owner.is_some()).map(|(at, _)| at.clone()).collect();
-                let n = fastrand::usize(0..=ours.len());
-                let Some(at) = ours.into_iter().nth(n) else { return "nothing" };
-                if fastrand::bool() {
-                    objects.remove(&at);
-                } else {
-                    objects.get_mut(&at).unwrap().spec["routes"] = json!([]);
-                }
-                "a route changed by somebody"
-            }
-            8 => {
-                place.lease.touch();
-                "Lease touched"
-            }
-            _ => {
-                place.lease.delete();
-                "Lease deleted"
-            }
-        };
-        sync_nodes(&place);
-        what
-    }
-
-    /// A store loses what it holds, or what it got since a backup.
-    fn catastrophe(&mut self) -> &'static str {
-        let store = fastrand::usize(0..2);
-        let of_consul = store + 1 == CONSUL;
-        let what = match (fastrand::u8(0..5), self.backups[store].take()) {
-            (0 | 1, _) | (2, None) => {
-                self.back_up(store);
-                return "backup";
-            }
-            (3, backup) => {
-                self.backups[store] = backup;
-                for place in &self.places {
-                    if of_consul {
-                        place.catalog.nodes.try_lock().unwrap().clear();
-                        place.catalog.epoch.set(None);
-                    } else {
-                        place.store.keys.try_lock().unwrap().clear();
-                        place.store.epoch.set(None);
-                    }
-                }
-                if of_consul { "Consul wiped" } else { "etcd wiped" }
-            }
-            (4, backup) => {
-                self.backups[store] = backup;
-                for place in &self.places {
-                    let epoch = if of_consul { &place.catalog.epoch } else { &place.store.epoch };
-                    epoch.set(None);
-                }
-                if of_consul { "Consul's epoch deleted" } else { "etcd's epoch deleted" }
-            }
-            (_, None) => return "nothing",
-            (_, Some(backup)) => {
-                for (place, epoch) in self.places.iter().zip(&backup.epochs) {
-                    if of_consul {
-                        place.catalog.nodes.try_lock().unwrap().clone_from(&backup.nodes);
-                        place.catalog.epoch.restore(epoch);
-                    } else {
-                        place.store.keys.try_lock().unwrap().clone_from(&backup.keys);
-                        place.store.epoch.restore(epoch);
-                    }
-                    let mut judge = place.judge.try_lock().unwrap();
-                    judge.restored(place, store, epoch.epoch().as_ref());
-                }
-                self.backups[store] = Some(backup);
-                if of_consul { "Consul restored" } else { "etcd restored" }
-            }
-        };
-        for place in &self.places {
-            place.judge.try_lock().unwrap().foreign.put(place);
-            if of_consul {
-                place.sessions.wipe();
-            }
-            sync_nodes(place);
-        }
-        what
-    }
-
-    fn back_up(&mut self, store: usize) {
-        let place = &self.places[0];
-        let epoch = |place: &super::place::Place| {
-            if store + 1 == CONSUL { place.catalog.epoch.copy() } else { place.store.epoch.copy() }
-        };
-        self.backups[store] = Some(Backup {
-            nodes: place.catalog.state(),
-            keys: place.store.state(),
-            epochs: self.places.iter().map(|place| epoch(place)).collect(),
-        });
     }
 }

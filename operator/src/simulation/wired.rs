@@ -7,11 +7,10 @@ use std::time::Duration;
 use fusebox_policy::keys::Ident;
 use fusebox_policy::wire::{Claim, Epoch};
 use futures::FutureExt;
-use tokio::time::timeout;
 
 use super::place::Place;
 use crate::deadman::port::{Node, Renewal, Session, Sessions};
-use crate::gate::DEADLINE;
+use crate::gate::Gate;
 use crate::ports::{
     Answer, CatalogOp, ConsulCatalog, Ejected, EpochStore, Fence, Inventory, NodeView, Owner, PolicyStore,
     Reported, Route, RouteError, RouteStore, RouteView, StoreOp, StoreView, TxnError, Unavailable,
@@ -25,6 +24,8 @@ pub struct Link {
     pub wire: Wire,
     /// The process.
     pub me: String,
+    /// Its own.
+    pub gate: Arc<Gate>,
 }
 
 impl Link {
@@ -35,7 +36,13 @@ impl Link {
     ) -> Result<T, Unavailable> {
         let (place, me) = (self.place.clone(), self.me.clone());
         let call = self.wire.call(move || serve(&place, &me));
-        timeout(DEADLINE, call).await.map_err(|_| Unavailable("no answer".into()))?
+        // Boxed: the library's futures are large.
+        Box::pin(self.gate.ask(call, |error: &Unavailable| Some(error.0.clone()))).await
+    }
+
+    /// Asks whether a backend is back that callers are refused at.
+    pub async fn keep_asking(&self) {
+        self.gate.keep_asking(|| self.ask(|_, _| ())).await;
     }
 
     /// As [`Self::ask`], for a write: between the last look at the clock and its way the process may stand still.
