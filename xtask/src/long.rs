@@ -19,6 +19,8 @@ const SECONDS: &str = "FUSEBOX_SECONDS";
 const CASES: &str = "25600";
 /// What is played for the rest of the time, however little that is.
 const LEAST: Duration = Duration::from_mins(1);
+/// How long a process plays.
+const PROCESS: Duration = Duration::from_mins(3);
 /// The proof that has no end.
 const DAYS: &str = "simulation::days::whole_operators_survive_bad_days";
 
@@ -54,19 +56,21 @@ pub fn run(cluster: &Cluster, steps: &mut Steps, time: Duration) -> Result<()> {
             ["clippy", "--manifest-path", check::BENCH, "--all-targets", "--quiet", "--", "-D", "warnings"];
         cargo(&cluster.places().checkout, &lints)
     });
-    step("Enforced under random schedules", &mut || {
-        let until = Instant::now() + (left() / 3).max(LEAST);
-        // Each process plays some ten thousand of them and ends: what calls look at lives as long as it.
+    // One process after the other: what calls look at lives as long as it.
+    let in_turn = |time: Duration, packages: &[&str], only: &[&str]| {
+        let until = Instant::now() + time.max(LEAST);
         loop {
-            let rest = until.saturating_duration_since(Instant::now());
-            test(&["-p", "fusebox-simulation", "--test", "enforced"], &[], rest)?;
+            test(packages, only, until.saturating_duration_since(Instant::now()).min(PROCESS))?;
             if Instant::now() + LEAST / 4 > until {
                 return Ok(());
             }
         }
+    };
+    step("Enforced under random schedules", &mut || {
+        in_turn(left() / 3, &["-p", "fusebox-simulation", "--test", "enforced"], &[])
     });
     step("whole operators over bad days", &mut || {
-        test(&["-p", "fusebox-operator", "--lib"], &[DAYS, "--exact"], left().max(LEAST))
+        in_turn(left(), &["-p", "fusebox-operator", "--lib"], &[DAYS, "--exact"])
     });
     all
 }
