@@ -84,7 +84,8 @@ impl Consul {
         Ok(view)
     }
 
-    /// Of a node with many entries only those that concern `of`: so a pass costs the same, however many there are.
+    /// Of a node with many entries only those that concern `of`: so what is sent and read is the same, however many
+    /// there are. Consul goes through them all.
     async fn read_part(&self, node: &str, of: &Owner) -> Result<NodeView, Unavailable> {
         let known = self.counts.borrow().get(node).copied();
         let Some(known) = known else { return self.read_node(node).await };

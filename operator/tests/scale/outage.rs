@@ -10,7 +10,7 @@ use crate::tally::Tally;
 
 /// How many passes are under way when silence begins, and what each has asked at most.
 const UNDER_WAY: usize = 32 * 3;
-/// How often a silent backend is asked again at most: a deadline of 5 s and a rest of 1 s, and what else asks now and then.
+/// A silent backend is asked again after a deadline of 5 s and a rest of 1 s; twice as often is let pass.
 const PROBE: Duration = Duration::from_secs(3);
 
 pub async fn outage(fleet: &Fleet<'_>, away: Duration) {
