@@ -21,6 +21,8 @@ const CASES: &str = "25600";
 const LEAST: Duration = Duration::from_mins(1);
 /// How long a process plays.
 const PROCESS: Duration = Duration::from_mins(3);
+/// One test after the other, for those that take all cores, or tell how long the real servers took.
+const ALONE: &str = "--test-threads=1";
 /// The proof that has no end.
 const DAYS: &str = "simulation::days::whole_operators_survive_bad_days";
 
@@ -29,7 +31,7 @@ pub fn run(cluster: &Cluster, steps: &mut Steps, time: Duration) -> Result<()> {
     let end = Instant::now() + time;
     let left = || end.saturating_duration_since(Instant::now());
     let test = |test: &[&str], only: &[&str], seconds: Duration| {
-        let test = Exec::new("cargo").arg("test").args(test).args(["--", "--nocapture", "--test-threads=1"]);
+        let test = Exec::new("cargo").arg("test").args(test).args(["--", "--nocapture"]);
         test.args(only)
             .env(LONG, "1")
             .env("PROPTEST_CASES", CASES)
@@ -49,7 +51,9 @@ pub fn run(cluster: &Cluster, steps: &mut Steps, time: Duration) -> Result<()> {
     step("random schedules, a hundred times as many", &mut || {
         test(&["--workspace", "--exclude", "fusebox-operator", "--lib"], &[], LEAST)
     });
-    step("the operator's long proofs", &mut || test(&["-p", "fusebox-operator"], &["--skip", DAYS], LEAST));
+    step("the operator's long proofs", &mut || {
+        test(&["-p", "fusebox-operator"], &[ALONE, "--skip", DAYS], LEAST)
+    });
     // Here, because it is a workspace of its own, with the peers in it.
     step("the benchmark's lints", &mut || {
         let lints =
