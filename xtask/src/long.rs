@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use fusebox_cluster::Cluster;
-use fusebox_cluster::process::Exec;
 
-use crate::cargo::cargo;
+use crate::cargo::{cargo, command};
 use crate::check;
 use crate::steps::Steps;
 
@@ -17,6 +16,8 @@ pub const LONG: &str = "FUSEBOX_LONG";
 const SECONDS: &str = "FUSEBOX_SECONDS";
 /// A hundred times proptest's default.
 const CASES: &str = "25600";
+/// Each step ends by itself; none takes so many seconds.
+const NIGHT: u64 = 8 * 60 * 60;
 /// What is played for the rest of the time, however little that is.
 const LEAST: Duration = Duration::from_mins(1);
 /// How long a process plays.
@@ -31,17 +32,23 @@ pub fn run(cluster: &Cluster, steps: &mut Steps, time: Duration) -> Result<()> {
     let end = Instant::now() + time;
     let left = || end.saturating_duration_since(Instant::now());
     let test = |test: &[&str], only: &[&str], seconds: Duration| {
-        let test = Exec::new("cargo").arg("test").args(test).args(["--", "--nocapture"]);
-        test.args(only)
+        let cargo = command(&cluster.places().checkout).deadline(NIGHT);
+        cargo
+            .arg("test")
+            .args(test)
+            .args(["--", "--nocapture"])
+            .args(only)
             .env(LONG, "1")
             .env("PROPTEST_CASES", CASES)
             .env(SECONDS, seconds.as_secs().to_string())
-            .dir(&cluster.places().checkout)
             .shown_live()
     };
     let mut all = Ok(());
     let mut step = |name: &str, work: &mut dyn FnMut() -> Result<()>| {
         let done = steps.run(name, work);
+        if let Err(error) = &done {
+            eprintln!("{error:#}");
+        }
         if all.is_ok() {
             all = done;
         }

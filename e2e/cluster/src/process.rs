@@ -181,8 +181,7 @@ impl Exec {
                 return Ok(status);
             }
             if Instant::now() > end {
-                child.kill()?;
-                child.wait()?;
+                kill(child)?;
                 bail!("{} did not end within {} s", self.shown(), self.deadline.as_secs());
             }
             thread::sleep(pause);
@@ -197,6 +196,28 @@ impl Exec {
         let args: Vec<_> = self.command.get_args().map(OsStr::to_string_lossy).collect();
         format!("{} {}", self.name, args.join(" "))
     }
+}
+
+/// Kills it, and what it started: cargo leaves its tests running.
+fn kill(child: &mut Child) -> Result<()> {
+    let below = below(child.id());
+    child.kill()?;
+    child.wait()?;
+    if !below.is_empty() {
+        // One that has ended meanwhile is no failure.
+        Command::new("kill").arg("-KILL").args(below).stderr(Stdio::null()).status()?;
+    }
+    Ok(())
+}
+
+/// The processes that this one and those started, as far as the system tells: on Linux.
+fn below(process: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let children: Vec<String> =
+        children.flat_map(|all| all.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let further = children.iter().filter_map(|child| child.parse().ok()).flat_map(below).collect();
+    [children, further].concat()
 }
 
 /// The path of a program on PATH.
@@ -239,6 +260,27 @@ mod tests {
         let error = Exec::new("sleep").arg("60").deadline(0).output().unwrap_err().to_string();
         assert_eq!(error, "sleep 60 did not end within 0 s");
         assert!(begin.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_it_started_ends_with_it() {
+        let mut child = Command::new("sh").args(["-c", "sh -c 'sleep 86399 & wait' & wait"]).spawn().unwrap();
+        let patience = Instant::now() + Duration::from_mins(1);
+        let mut all = Vec::new();
+        while all.len() < 2 {
+            assert!(Instant::now() < patience, "{all:?}");
+            all = below(child.id());
+        }
+        kill(&mut child).unwrap();
+        // What was killed is a zombie until somebody fetches it.
+        let runs = |of: &String| {
+            let status = fs::read_to_string(format!("/proc/{of}/status")).unwrap_or_default();
+            status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
+        };
+        while all.iter().any(runs) {
+            assert!(Instant::now() < patience, "{all:?}");
+        }
     }
 
     #[test]

@@ -39,3 +39,8 @@ pub use operator::Operator;
 pub use process::Process;
 pub use site::{NAMESPACE, RELEASE, Servers, Site, in_release};
 pub use wires::{Aim, Server, Side, Wires, Write};
+
+/// Takes a proof its time, by `FUSEBOX_LONG=1`: every point instead of a sample?
+pub fn long() -> bool {
+    std::env::var("FUSEBOX_LONG").is_ok_and(|long| long == "1")
+}

@@ -3,8 +3,8 @@
 //! # Guarantees
 //! - An index that goes backwards (a restored or replaced server) is begun anew: the answer to it is the whole, and is
 //!   compared with what was there before.
-//! - However fast Consul answers, a query follows the one before after half a second at the earliest; after errors
-//!   later and later.
+//! - However fast Consul answers, a query follows the one before after half a second at the earliest, and the later the
+//!   more there is on the node; after errors later and later.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -25,6 +25,15 @@ use crate::reconcile::backoff;
 
 /// The least time between the beginnings of two queries of one kind for one node; up to half as much is added.
 const SPACING: Duration = Duration::from_millis(500);
+
+/// What is added to it for each entry there: an answer has them all. Ten thousand on nodes that all change would be
+/// read, sent and compared sixteen thousand times a second for each of the two questions.
+const PER_ENTRY: Duration = Duration::from_millis(5);
+
+/// The least time between two queries for a node with so many entries.
+fn spacing(entries: usize) -> Duration {
+    SPACING + PER_ENTRY.saturating_mul(u32::try_from(entries).unwrap_or(u32::MAX))
+}
 
 /// The index to ask for next; 0: do not wait, tell all.
 fn next_index(before: u64, answered: u64) -> u64 {
@@ -81,8 +90,8 @@ impl Known {
         let (Some(before), Some(now)) = (before, &self.services) else { return BTreeSet::new() };
         let ids: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
         let changed = ids.into_iter().filter(|id| {
-            let is = now.get(*id).map(content);
-            before.get(*id).map(content) != is && !intents.fits(&service_key(id), is.as_deref())
+            let is = now.get(*id);
+            before.get(*id) != is && !intents.fits(&service_key(id), is.map(content).as_deref())
         });
         // As it was and as it is: somebody may have taken the mark off.
         let forms = changed.flat_map(|id| before.get(id).into_iter().chain(now.get(id)));
@@ -143,9 +152,8 @@ impl Consul {
     }
 
     async fn follow_node(self: Arc<Self>, node: String, tell: Tell) {
-        let path = |of: &str| format!("/v1/{of}/{}", http::encode(&node));
-        let services = self.answers(path("catalog/node-services")).map(Seen::Services);
-        let checks = self.answers(path("health/node")).map(Seen::Checks);
+        let services = self.answers("catalog/node-services", &node).map(Seen::Services);
+        let checks = self.answers("health/node", &node).map(Seen::Checks);
         let mut answers = std::pin::pin!(stream::select(services, checks));
         let mut known = Known::default();
         while let Some(seen) = answers.next().await {
@@ -166,30 +174,37 @@ impl Consul {
         }
     }
 
-    /// What Consul says to `path`, again whenever that may have changed.
-    fn answers<T: DeserializeOwned>(&self, path: String) -> impl Stream<Item = Option<T>> {
-        stream::unfold((path, 0, 0, Instant::now()), async |(path, mut index, mut failures, mut earliest)| {
-            loop {
-                sleep_until(earliest).await;
-                earliest = Instant::now() + SPACING + SPACING.mul_f64(fastrand::f64() / 2.0);
-                match self.http.wait_for(&path, index).await {
-                    Ok((answered, found)) => {
-                        failures = 0;
-                        let before = index;
-                        index = next_index(before, answered);
-                        // Else the wait ended without a change.
-                        if answered != before {
-                            return Some((found, (path, index, failures, earliest)));
+    /// What Consul says to this question about a node, again whenever that may have changed.
+    fn answers<T: DeserializeOwned>(&self, of: &str, node: &str) -> impl Stream<Item = Option<T>> {
+        let path = format!("/v1/{of}/{}", http::encode(node));
+        stream::unfold(
+            (path, 0, 0, Instant::now()),
+            async move |(path, mut index, mut failures, mut earliest)| {
+                loop {
+                    sleep_until(earliest).await;
+                    let began = Instant::now();
+                    let answer = self.http.wait_for(&path, index).await;
+                    let entries = self.counts.borrow().get(node).copied().unwrap_or_default();
+                    earliest = began + spacing(entries).mul_f64(1.0 + fastrand::f64() / 2.0);
+                    match answer {
+                        Ok((answered, found)) => {
+                            failures = 0;
+                            let before = index;
+                            index = next_index(before, answered);
+                            // Else the wait ended without a change.
+                            if answered != before {
+                                return Some((found, (path, index, failures, earliest)));
+                            }
+                        }
+                        Err(error) => {
+                            failures += 1;
+                            tracing::debug!(path, %error, "a watch of Consul is interrupted");
+                            sleep(backoff::jittered(backoff::base(failures), fastrand::f64())).await;
                         }
                     }
-                    Err(error) => {
-                        failures += 1;
-                        tracing::debug!(path, %error, "a watch of Consul is interrupted");
-                        sleep(backoff::jittered(backoff::base(failures), fastrand::f64())).await;
-                    }
                 }
-            }
-        })
+            },
+        )
     }
 }
 
@@ -207,6 +222,13 @@ mod tests {
             [(0, 7, 7), (7, 7, 7), (7, 9, 9), (9, 8, 0), (9, 0, 0), (0, 0, 1), (1, 0, 0)]
         {
             assert_eq!(next_index(before, answered), next, "{before} {answered}");
+        }
+    }
+
+    #[test]
+    fn the_more_there_is_the_rarer_it_is_read() {
+        for (entries, least) in [(0, 500), (100, 1000), (625, 3625)] {
+            assert_eq!(spacing(entries), Duration::from_millis(least), "{entries}");
         }
     }
 

@@ -1,6 +1,9 @@
 //! Events, one after the other and beside the work: on a bad night, when everybody has something to tell, they neither
 //! hold up a pass nor overrun the API server. What they tell is in conditions and logs as well.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
@@ -15,12 +18,18 @@ const WAITING: usize = 2000;
 
 /// Publishes Events.
 #[derive(Clone, Debug)]
-pub struct Herald(mpsc::Sender<(Event, ObjectReference)>);
+pub struct Herald {
+    tell: mpsc::Sender<(Event, ObjectReference)>,
+    /// How many were dropped since it was last said.
+    dropped: Arc<AtomicU64>,
+}
 
 impl Herald {
     /// Publishes as `reporter` until the last of its clones is gone.
     pub fn start(client: Client, reporter: Reporter) -> Self {
         let (tell, mut told_of) = mpsc::channel::<(Event, ObjectReference)>(WAITING);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let lost = dropped.clone();
         tokio::spawn(async move {
             let (recorder, gate) = (Recorder::new(client, reporter), Gate::restless("the Kubernetes API"));
             while let Some((event, about)) = told_of.recv().await {
@@ -28,14 +37,24 @@ impl Herald {
                 if let Err(error) = gate.run(Box::pin(publish)).await {
                     tracing::warn!(of = about.name, reason = event.reason, %error, "an Event could not be published");
                 }
+                // Once for all of a bad night.
+                if told_of.is_empty()
+                    && let dropped @ 1.. = lost.swap(0, Relaxed)
+                {
+                    tracing::warn!(
+                        dropped,
+                        "too many Events at once; what they told is in conditions and logs"
+                    );
+                }
             }
         });
-        Self(tell)
+        Self { tell, dropped }
     }
 
     /// Has an Event published soon; it does not wait, and too many at once are dropped.
     pub fn tell(&self, event: Event, about: ObjectReference) {
-        if let Err(TrySendError::Full((event, about))) = self.0.try_send((event, about)) {
+        if let Err(TrySendError::Full((event, about))) = self.tell.try_send((event, about)) {
+            self.dropped.fetch_add(1, Relaxed);
             tracing::debug!(
                 of = about.name,
                 reason = event.reason,
@@ -79,6 +98,8 @@ pub async fn tell_of_dead_man(client: Client, pod: String, mut late: watch::Rece
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use axum::Json;
     use serde_json::Value;
     use tokio::sync::mpsc;
@@ -108,11 +129,18 @@ mod tests {
         };
         // Nobody else runs before the first await.
         (0..WAITING + 10).for_each(|n| tell(format!("user-{n}")));
+        assert_eq!(herald.dropped.load(Relaxed), 10);
         for n in 0..WAITING {
             assert_eq!(seen.recv().await.unwrap(), format!("user-{n}"));
         }
         tell("later".into());
         assert_eq!(seen.recv().await.unwrap(), "later");
+        let told = async {
+            while herald.dropped.load(Relaxed) > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), told).await.expect("that some were dropped is told");
     }
 
     #[tokio::test]

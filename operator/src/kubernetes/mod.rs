@@ -6,6 +6,7 @@ pub mod home;
 mod index;
 pub mod lease;
 pub mod routes;
+mod spare;
 #[cfg(test)]
 mod tests;
 pub mod traefik;

@@ -23,6 +23,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use super::spare::spare;
 use super::{Guarded, SERVICE_LABEL, Stores};
 use crate::claims::{self, Claim};
 use crate::pace::paced;
@@ -229,7 +230,7 @@ where
 {
     watcher(Api::<K>::all(client.clone()), config)
         .default_backoff()
-        .modify(|object| object.managed_fields_mut().clear())
+        .modify(|object| spare(object.meta_mut()))
         .inspect(move |event| event.iter().for_each(&see))
         .reflect(writer)
 }

@@ -205,7 +205,7 @@ async fn what_is_told_twice_wakes_once() {
 #[tokio::test(start_paused = true)]
 async fn whatever_the_server_does_the_last_change_wakes() {
     let (mut events, mut wakes, mut lists) = (0, 0, 0);
-    let seeds = if std::env::var_os("FUSEBOX_LONG").is_some_and(|long| long == "1") { 5000 } else { 150 };
+    let seeds = if fusebox_processes::long() { 5000 } else { 150 };
     for seed in 0..seeds {
         let mut rng = Rng::with_seed(seed);
         fastrand::seed(seed);

@@ -160,10 +160,15 @@ impl Memory {
         self.0.lock().await.hold(&resource.uid().unwrap_or_default(), held);
     }
 
-    /// The same, where something else is remembered.
+    /// The same, where something else is remembered. The status that was written is remembered no longer than it is
+    /// believed.
     pub async fn still_holds(&self, resource: &ResilientService, status: &ResilientServiceStatus) {
-        let uid = resource.uid().unwrap_or_default();
-        if self.0.lock().await.of.get(&uid).is_some_and(|known| known.held.is_some()) {
+        let (uid, now) = (resource.uid().unwrap_or_default(), Instant::now());
+        let holds = self.0.lock().await.of.get_mut(&uid).is_some_and(|known| {
+            known.written.take_if(|(at, _)| now.duration_since(*at) >= CACHE_LAG);
+            known.held.is_some()
+        });
+        if holds {
             self.holds(resource, status).await;
         }
     }

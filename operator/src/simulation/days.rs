@@ -235,7 +235,7 @@ fn replay(seed: u64) -> String {
 
 #[test]
 fn whole_operators_survive_bad_days() {
-    let long = std::env::var_os("FUSEBOX_LONG").is_some();
+    let long = fusebox_processes::long();
     let only = variable("FUSEBOX_SEED");
     let (first, most, end) = match only {
         Some(seed) => (seed, 1, None),

@@ -37,7 +37,7 @@ struct Scale {
 
 fn scale() -> Scale {
     let seconds = Duration::from_secs;
-    let long = std::env::var("FUSEBOX_LONG").is_ok_and(|long| long == "1");
+    let long = fusebox_processes::long();
     match std::env::var("FUSEBOX_SCALE").ok().map(|resources| resources.parse().unwrap()) {
         Some(resources) => Scale {
             resources,

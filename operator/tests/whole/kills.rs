@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::picture::picture;
 use crate::workload::{CLUSTER, NAMESPACE, STEPS, Step, prepare, take, values};
-use crate::{ALONE, PROGRAM, long};
+use crate::{ALONE, PROGRAM};
 
 /// How long nothing may be written once a step is done.
 const REST: Duration = Duration::from_secs(2);
@@ -187,7 +187,7 @@ async fn a_kill_at_any_write_on_the_wire_changes_nothing_in_the_end() {
         |seed| seed.parse().unwrap(),
     );
     // Odd, so that both sides are in it.
-    let every = if long() { 1 } else { all.len().div_ceil(SAMPLE) | 1 };
+    let every = if fusebox_processes::long() { 1 } else { all.len().div_ceil(SAMPLE) | 1 };
     let chosen: Vec<Aim> = all.iter().copied().skip(seed % every).step_by(every).collect();
     println!("{} writes of an undisturbed run: {}", writes.len(), told(&writes));
     let (mut at, mut missed, mut twice) = (BTreeMap::<(Side, String), usize>::new(), 0, Vec::new());

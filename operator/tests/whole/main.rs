@@ -16,8 +16,3 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_fusebox-operator");
 
 /// Each test has a Kubernetes of its own, which is heavy: one at a time.
 static ALONE: Mutex<()> = Mutex::const_new(());
-
-/// Every point of a proof instead of a sample?
-fn long() -> bool {
-    std::env::var("FUSEBOX_LONG").is_ok_and(|long| long == "1")
-}

@@ -13,7 +13,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::{ALONE, PROGRAM, long};
+use crate::{ALONE, PROGRAM};
 
 const CLUSTER: &str = "demo";
 const NAMESPACE: &str = "shop";
@@ -365,9 +365,11 @@ async fn there_is_a_way_back_from_each_fault() {
     let mut town = Town::new(&site).await;
     town.back("the first publication").await;
     let mut all = Vec::new();
-    for (rows, what, fault) in FAULTS.into_iter().filter(|(_, _, fault)| long() || fault.is_short()) {
+    for (rows, what, fault) in
+        FAULTS.into_iter().filter(|(_, _, fault)| fusebox_processes::long() || fault.is_short())
+    {
         let mut ways = Vec::new();
-        for _ in 0..TIMES[usize::from(long())] {
+        for _ in 0..TIMES[usize::from(fusebox_processes::long())] {
             sleep(BETWEEN).await;
             Box::pin(town.suffer(fault)).await;
             ways.push(town.back(what).await);

@@ -201,10 +201,9 @@ async fn play(seed: u64) -> Counted {
 #[test]
 fn nobody_who_is_looked_after_turns_critical_and_nothing_leaks() {
     let variable = |name| std::env::var(name).ok();
-    let long = variable("FUSEBOX_LONG").is_some_and(|long| long == "1");
     let seeds = match variable("FUSEBOX_SEED").and_then(|seed| seed.parse().ok()) {
         Some(seed) => seed..seed + 1,
-        None if long => 0..30_000,
+        None if fusebox_processes::long() => 0..30_000,
         None => 0..300,
     };
     let many = seeds.end - seeds.start > 1;

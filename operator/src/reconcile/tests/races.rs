@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::scene::{Scene, user};
 use super::steps::{Pass, pass, steps};
-use super::workloads::{long, second};
+use super::workloads::second;
 
 fn elsewhere() -> Ident {
     Ident::new("other", "user")
@@ -190,7 +190,8 @@ const END: usize = 1000;
 async fn no_two_passes_at_once_apply_one_claim() {
     let (mut schedules, mut wrong) = (0, Vec::new());
     // How far the first goes on in between.
-    let turns: &[usize] = if long() { &[0, 1, 2, 3, 4, 5, 6, 8, 10, 12] } else { &[0, 2, 5] };
+    let turns: &[usize] =
+        if fusebox_processes::long() { &[0, 1, 2, 3, 4, 5, 6, 8, 10, 12] } else { &[0, 2, 5] };
     for race in RACES {
         let base = prepared(race.before).await;
         let mut of_this = 0;
@@ -302,7 +303,7 @@ async fn what_one_took_the_other_does_not_get_though_it_looked_before() {
 /// Three resources that are edited at random, each onto names, hosts and keys that the others want as well.
 #[tokio::test(start_paused = true)]
 async fn of_many_edits_and_passes_at_random_no_two_apply_one_claim() {
-    let (seeds, mut writes, mut wrong) = (if long() { 5000 } else { 250 }, 0, Vec::new());
+    let (seeds, mut writes, mut wrong) = (if fusebox_processes::long() { 5000 } else { 250 }, 0, Vec::new());
     let base = prepared(and_elsewhere).await;
     let all = [user(), second(), elsewhere()];
     for seed in 0..seeds {

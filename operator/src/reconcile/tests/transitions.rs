@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::fields::{base, choices, set, start};
 use super::scene::{FULL, Scene, user};
-use super::workloads::{EDITED, State, fresh, long};
+use super::workloads::{EDITED, State, fresh};
 
 /// A declaration with some fields changed and some taken away; it may be none that the operator accepts.
 fn any(random: &mut fastrand::Rng, choices: &[(String, Value)]) -> Value {
@@ -34,7 +34,7 @@ fn is_accepted(scene: &Scene) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn by_any_way_the_end_is_the_same() {
-    let (choices, runs) = (choices(), if long() { 5000 } else { 400 });
+    let (choices, runs) = (choices(), if fusebox_processes::long() { 5000 } else { 400 });
     let (mut same, mut blocked, mut refused) = (0, 0, 0);
     for seed in 0..runs {
         let mut random = fastrand::Rng::with_seed(seed);

@@ -356,8 +356,3 @@ impl Scene {
             .collect()
     }
 }
-
-/// More of everything, where the time is there.
-pub fn long() -> bool {
-    std::env::var_os("FUSEBOX_LONG").is_some()
-}

@@ -479,8 +479,7 @@ async fn etcd_answers_as_it_once_did() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_in_memory_answers_as_etcd() {
     let (mut memory, mut real) = (Player::memory(), Player::real().await);
-    let seeds =
-        if std::env::var_os("FUSEBOX_LONG").is_some_and(|long| long == "1") { 8..4000 } else { 8..400 };
+    let seeds = if fusebox_processes::long() { 8..4000 } else { 8..400 };
     let server = play(&mut real, seeds.clone()).await;
     play(&mut memory, seeds.clone()).await.must_be(&server, "the world");
     println!("etcd: {} scripts of {} steps, one answer each", seeds.end - seeds.start, server.steps());

@@ -45,8 +45,7 @@ impl Reader {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotations_and_kills_turn_nothing_critical_and_the_end_of_all_does() {
-    let long = std::env::var_os("FUSEBOX_LONG").is_some_and(|long| long == "1");
-    let rotations = if long { 1000 } else { 40 };
+    let rotations = if fusebox_processes::long() { 1000 } else { 40 };
     let server = Arc::new(server::Consul::start(&[]).await);
     let consul = adapter(&server, None);
     register(&consul).await;

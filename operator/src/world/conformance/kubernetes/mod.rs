@@ -313,8 +313,7 @@ async fn the_cluster_in_memory_answers_as_kubernetes_once_did() {
 async fn kubernetes_answers_as_it_once_did() {
     let server = server().await;
     play_on(&server, KEPT).await.must_be_kept("kubernetes");
-    let seeds =
-        if std::env::var_os("FUSEBOX_LONG").is_some_and(|long| long == "1") { 8..1000 } else { 8..32 };
+    let seeds = if fusebox_processes::long() { 8..1000 } else { 8..32 };
     let answers = play_on(&server, seeds.clone()).await;
     play_in_memory(seeds.clone()).await.must_be(&answers, "the world");
     println!("Kubernetes: {} scripts of {} steps, one answer each", seeds.end - seeds.start, answers.steps());
