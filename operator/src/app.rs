@@ -31,12 +31,12 @@ use crate::kubernetes::watch::{Wake, start, wake_all, wake_called};
 use crate::kubernetes::{Cluster, Guarded, Stores};
 use crate::leader::decide::identity;
 use crate::leader::{Clock, Elector, End, Leadership, supervise};
-use crate::metrics::{Metrics, Outcome};
-use crate::model;
+use crate::metrics::Metrics;
 use crate::ports::{ConsulCatalog, EpochStore, PolicyStore};
 use crate::queue;
 use crate::readiness::Readiness;
 use crate::reconcile::deletions::Deletions;
+use crate::reconcile::keep::keep;
 use crate::reconcile::memory::Memory;
 use crate::reconcile::unreadable::{self, Unreadable};
 use crate::reconcile::{Context, Next, reconcile};
@@ -196,19 +196,14 @@ async fn work(
 async fn pass(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, Infallible> {
     let start = Instant::now();
     let took = || Instant::now().duration_since(start);
-    let resource = match &resource.0 {
-        Ok(resource) => Arc::new(resource.clone()),
+    let now = Timestamp::now();
+    let done = match &resource.0 {
+        Ok(resource) => reconcile(&context, &Arc::new(resource.clone()), now).await,
         Err(unreadable) => match unreadable::judge(unreadable) {
-            Unreadable::Dying(resource) => Arc::new(resource),
-            Unreadable::Left(resource, notice) => {
-                tracing::warn!(resource = %model::ident(&resource), "{}", notice.message);
-                context.cluster.notify(&resource, &notice).await;
-                context.metrics.reconciled(Outcome::unreadable, took());
-                return Ok(Action::await_change());
-            }
+            Unreadable::Dying(resource) => reconcile(&context, &Arc::new(resource), now).await,
+            Unreadable::Left(resource, notice) => keep(&context, &Arc::new(resource), &notice).await,
         },
     };
-    let done = reconcile(&context, &resource, Timestamp::now()).await;
     context.metrics.reconciled(done.outcome, took());
     Ok(match done.next {
         Next::After(wait) => Action::requeue(wait),

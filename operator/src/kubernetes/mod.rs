@@ -5,6 +5,7 @@ pub mod herald;
 pub mod home;
 mod index;
 pub mod lease;
+pub mod news;
 pub mod routes;
 mod spare;
 #[cfg(test)]

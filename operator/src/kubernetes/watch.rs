@@ -6,23 +6,22 @@
 //! - An edit or the end of a resource also wakes those that share a claim with it, as it was or as it is: the
 //!   claim may have fallen free, or may be lost.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::Debug;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use kube::core::Status;
-use kube::runtime::predicates;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::utils::{Predicate, WatchStreamExt};
+use kube::runtime::utils::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use super::news::{Change, News};
 use super::spare::spare;
 use super::{Guarded, SERVICE_LABEL, Stores};
 use crate::claims::{self, Claim};
@@ -79,8 +78,8 @@ pub fn wake_called(wake: &Wake, stores: &Stores, name: String) {
     }
 }
 
-/// Wakes those that use the Service that an event is about; after a list, all: what it left out is told by
-/// nothing else.
+/// Wakes those that use the Service that an event is about, or did before an edit that is not applied: what they have
+/// registered follows its instances. After a list, all: what it left out is told by nothing else.
 fn wake_by<K: ResourceExt>(
     wake: &Wake,
     stores: &Stores,
@@ -90,11 +89,8 @@ fn wake_by<K: ResourceExt>(
     match event {
         watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
             let (Some(namespace), Some(service)) = (object.namespace(), service(object)) else { return };
-            let uses = |of: &Guarded| of.0.as_ref().is_ok_and(|of| of.spec.service.name == service);
-            for of in stores.claimants(&namespace, &[Claim::Service(service.clone())]) {
-                if uses(&of) {
-                    let _ = wake.send(ObjectRef::from_obj(&*of));
-                }
+            for of in stores.claimants(&namespace, &[Claim::Service(service)]) {
+                let _ = wake.send(ObjectRef::from_obj(&*of));
             }
         }
         watcher::Event::InitDone => wake_all(wake, &stores.resources),
@@ -129,92 +125,6 @@ pub fn concerned(
 
 fn share(one: &Guarded, other: &Guarded) -> bool {
     claims::share(one.holder(), other.holder())
-}
-
-/// A resource that changed, came or went.
-#[derive(Debug)]
-pub struct Change {
-    /// Which one.
-    pub of: ObjectRef<Guarded>,
-    /// As it was and as it is, as far as it was and is.
-    pub forms: Vec<Arc<Guarded>>,
-}
-
-/// Tells what concerns us from what does not: resources wake when their spec, their finalizers or annotations change,
-/// when their deletion begins or ends; of their status, which we write ourselves, only for what they hold and whether
-/// they stand back: others may wait for it. kube's own `predicate_filter` holds back the end of a deletion:
-/// the last event shows the object as it was before its finalizer went, so nothing in it is new.
-#[derive(Default)]
-pub struct News {
-    /// Each object as it was when it last was news, and the hash of what makes news.
-    known: HashMap<ObjectRef<Guarded>, (u64, Arc<Guarded>)>,
-    /// What a list brought so far.
-    list: HashMap<ObjectRef<Guarded>, Guarded>,
-}
-
-impl News {
-    /// What an event tells that concerns us.
-    pub fn of(&mut self, event: watcher::Event<Guarded>) -> Vec<Change> {
-        match event {
-            watcher::Event::Apply(object) => {
-                self.seen(ObjectRef::from_obj(&object), object).into_iter().collect()
-            }
-            watcher::Event::Delete(object) => {
-                let of = ObjectRef::from_obj(&object);
-                let before = self.known.remove(&of).map(|(_, before)| before);
-                vec![Change { of, forms: before.into_iter().chain([Arc::new(object)]).collect() }]
-            }
-            watcher::Event::Init => {
-                self.list.clear();
-                Vec::new()
-            }
-            watcher::Event::InitApply(object) => {
-                self.list.insert(ObjectRef::from_obj(&object), object);
-                Vec::new()
-            }
-            watcher::Event::InitDone => {
-                let list = std::mem::take(&mut self.list);
-                let gone = self.known.extract_if(|of, _| !list.contains_key(of));
-                let mut changes: Vec<Change> =
-                    gone.map(|(of, (_, before))| Change { of, forms: vec![before] }).collect();
-                changes.extend(list.into_iter().filter_map(|(of, object)| self.seen(of, object)));
-                changes
-            }
-        }
-    }
-
-    fn seen(&mut self, of: ObjectRef<Guarded>, object: Guarded) -> Option<Change> {
-        let hash = wakes().hash_property(&object).unwrap_or_default();
-        if self.known.get(&of).is_some_and(|(before, _)| *before == hash) {
-            return None;
-        }
-        let now = Arc::new(object);
-        let before = self.known.insert(of.clone(), (hash, now.clone())).map(|(_, before)| before);
-        Some(Change { of, forms: before.into_iter().chain([now]).collect() })
-    }
-}
-
-fn wakes() -> impl Predicate<Guarded> {
-    let uid = |object: &Guarded| object.meta().uid.as_ref().map(hash);
-    let deletion = |object: &Guarded| object.meta().deletion_timestamp.as_ref().map(|_| 1);
-    let held = |object: &Guarded| {
-        let of = object.holder();
-        let claims = of.status.as_ref().map(|status| &status.claims).filter(|claims| !claims.is_empty());
-        let stands_back = claims::stands_back(of);
-        (claims.is_some() || stands_back).then(|| hash(&(claims, stands_back)))
-    };
-    predicates::generation
-        .combine(predicates::finalizers)
-        .combine(predicates::annotations)
-        .combine(deletion)
-        .combine(uid)
-        .combine(held)
-}
-
-fn hash(what: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    what.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// Keeps a cache, and before it what `see` keeps: whoever finds the cache complete finds that complete too.
@@ -284,10 +194,22 @@ fn answer(error: &watcher::Error) -> Option<&Status> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use fusebox_policy::v1alpha1::ResilientServiceStatus;
     use k8s_openapi::api::core::v1::Service;
 
+    use kube::runtime::utils::Predicate;
+
+    use super::super::news::wakes;
     use super::*;
+
+    fn holding(mut object: Guarded, claims: &[&str]) -> Guarded {
+        let claims = claims.iter().map(|&claim| claim.to_owned()).collect();
+        object.0.as_mut().unwrap().status =
+            Some(ResilientServiceStatus { claims, ..ResilientServiceStatus::default() });
+        object
+    }
 
     fn object(metadata: &str) -> Guarded {
         serde_saphyr::from_str(&format!(
@@ -426,18 +348,12 @@ spec: {{ service: {{ name: user }} }}
     #[tokio::test]
     async fn what_is_not_held_any_more_wakes_those_that_wait_for_it() {
         use watcher::Event::Apply;
-        let holding = |generation, claims: &[&str]| {
-            let mut object = named("old", generation, "new");
-            let claims = claims.iter().map(|&claim| claim.to_owned()).collect();
-            object.0.as_mut().unwrap().status =
-                Some(ResilientServiceStatus { claims, ..ResilientServiceStatus::default() });
-            object
-        };
+        let old = |claim| holding(named("old", 2, "new"), &[claim]);
         let events = [
-            Apply(holding(2, &["service/user"])),
+            Apply(old("service/user")),
             Apply(named("waiting", 1, "user")),
-            Apply(holding(2, &["service/user"])),
-            Apply(holding(2, &["service/new"])),
+            Apply(old("service/user")),
+            Apply(old("service/new")),
         ];
         let told = Box::pin(woken(events)).await;
         assert_eq!(names(&told[1..]), [vec!["old", "waiting"], vec![], vec!["old", "waiting"],]);
@@ -468,24 +384,33 @@ spec: {{ service: {{ name: user }} }}
     }
 
     #[tokio::test]
-    async fn a_list_of_services_wakes_all_and_a_change_its_users() {
+    async fn a_change_of_a_service_wakes_its_users_and_a_list_wakes_all() {
         let (reader, mut writer) = reflector::store();
         let stores = Stores::new(reader, reflector::store().0, reflector::store().0);
-        for event in [named("a", 1, "user"), named("b", 1, "other")].map(watcher::Event::Apply) {
+        let edited = holding(named("edited", 2, "third"), &["service/user"]);
+        let undecodable = "{ metadata: { name: bad, namespace: shop, uid: bad }, spec: { service: 5 }, status: { claims: \
+                           [service/user] } }";
+        let undecodable = serde_saphyr::from_str(undecodable).unwrap();
+        let all = [named("a", 1, "user"), named("b", 1, "other"), edited, undecodable];
+        for event in all.map(watcher::Event::Apply) {
             writer.apply_watcher_event(&event);
             stores.by.see(&event);
         }
         let (wake, mut woken) = mpsc::unbounded_channel();
         let service: Service =
             serde_saphyr::from_str("{ metadata: { name: user, namespace: shop } }").unwrap();
-        let mut count = |event| {
+        let mut names = |event| {
             wake_by(&wake, &stores, &event, |service: &Service| Some(service.name_any()));
-            std::iter::from_fn(|| woken.try_recv().ok()).count()
+            std::iter::from_fn(|| woken.try_recv().ok()).map(|of| of.name).collect::<BTreeSet<_>>()
         };
-        assert_eq!(count(watcher::Event::Init), 0);
-        assert_eq!(count(watcher::Event::InitApply(service.clone())), 0, "the cache does not have it yet");
-        assert_eq!(count(watcher::Event::InitDone), 2);
-        assert_eq!(count(watcher::Event::Delete(service)), 1);
+        assert!(names(watcher::Event::Init).is_empty());
+        assert!(
+            names(watcher::Event::InitApply(service.clone())).is_empty(),
+            "the cache does not have it yet"
+        );
+        assert_eq!(names(watcher::Event::InitDone).len(), 4);
+        let users = ["a", "bad", "edited"].map(str::to_owned);
+        assert_eq!(names(watcher::Event::Delete(service)), BTreeSet::from(users));
     }
 
     #[test]

@@ -81,6 +81,8 @@ struct Remembered {
     change: Option<PolicyChange>,
     /// Since when a status has been put off.
     put_off: Option<Instant>,
+    /// The generation that was told to be one that cannot be decoded.
+    unreadable: Option<i64>,
     /// What it holds; None: as its status says.
     held: Option<Held>,
 }
@@ -242,6 +244,12 @@ impl Memory {
             arrived.then(|| Instant::now().duration_since(change.since))
         })
         .await
+    }
+
+    /// It cannot be decoded as it is now. Is that news?
+    pub async fn is_unreadable(&self, resource: &ResilientService) -> bool {
+        let now = Some(resource.metadata.generation.unwrap_or_default());
+        self.change(resource, |known| std::mem::replace(&mut known.unreadable, now) != now).await
     }
 
     /// A pass failed: how long to wait.

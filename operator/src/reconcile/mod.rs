@@ -11,6 +11,7 @@ pub mod deletions;
 pub mod desired;
 pub mod enforcement;
 pub mod holds;
+pub mod keep;
 pub mod memory;
 pub mod observe;
 mod outliers;

@@ -1,5 +1,6 @@
 //! A resource that cannot be decoded: written under another version of its definition, or past its checks.
-//! It disturbs nobody, what was applied of it stays, and its deletion ends like any other. Pure.
+//! It disturbs nobody, what was applied of it stays and follows its instances, and its deletion ends like any other.
+//! Pure.
 
 use fusebox_policy::v1alpha1::ResilientService;
 
@@ -12,7 +13,7 @@ use crate::ports::Notice;
 pub enum Unreadable {
     /// It is being deleted; a clean-up needs no more than its metadata.
     Dying(ResilientService),
-    /// It is left alone, and told so.
+    /// What it declares now is left alone, and that is told.
     Left(ResilientService, Notice),
 }
 

@@ -73,7 +73,7 @@ const FAULTS: [(&str, &str, Fault, u64); 24] = [
     ("F20", "Consul restored from a backup", Fault::Restored(CONSUL), 35),
     ("F22", "an entry in Consul changed by somebody", Fault::EntryChanged, 35),
     ("F22", "a route changed by somebody", Fault::RouteChanged, 35),
-    ("F25", "a Service away for 5 s", Fault::ServiceAway, 35),
+    ("F25", "a Service away for 5 s", Fault::ServiceAway, 5),
     ("F26", "all three away for a minute", Fault::Away(&[TO_API, TO_CONSUL, TO_ETCD]), 10),
 ];
 

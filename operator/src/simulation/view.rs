@@ -13,8 +13,10 @@ use tokio::time::{sleep, sleep_until};
 
 use super::place::{Place, Shown};
 use super::wired::{Link, now};
+use crate::claims::{self, Claim};
 use crate::kubernetes::Guarded;
-use crate::kubernetes::watch::{News, concerned};
+use crate::kubernetes::news::News;
+use crate::kubernetes::watch::concerned;
 use crate::model::{Endpoint, ServiceView};
 use crate::ports::{Answer, ClusterState, Finalizer, Notice, Standing, Unavailable};
 use crate::world::{Cache, Weather};
@@ -106,8 +108,11 @@ impl View {
         let changed: Vec<&Ident> =
             names.into_iter().filter(|of| seen.services.get(of) != new.get(of)).collect();
         let uses = |resource: &ResilientService| {
-            let of = Ident::new(resource.namespace().unwrap_or_default(), &resource.spec.service.name);
-            changed.contains(&&of)
+            let claims = [claims::asked(resource), claims::held(resource)].concat();
+            let namespace = resource.namespace().unwrap_or_default();
+            let is_one =
+                |of: &&Ident| of.namespace == namespace && claims.contains(&Claim::Service(of.name.clone()));
+            changed.iter().any(is_one)
         };
         for (of, _) in seen.resources.iter().filter(|(_, resource)| uses(resource)) {
             let _ = self.wake.send(of.clone());

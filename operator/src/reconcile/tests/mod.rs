@@ -20,5 +20,6 @@ mod statuses;
 mod steps;
 mod transitions;
 mod trouble;
+mod undecodable;
 mod unsaid;
 mod workloads;
