@@ -33,6 +33,25 @@ impl Intents {
         });
     }
 
+    /// Nobody knows what became of the last of it: it may have been refused, and may come later than its answer should
+    /// have. Whatever a watch shows next is news.
+    pub fn doubt(&self, what: &str) {
+        self.0.send_if_modified(|all| all.remove(what).is_some());
+    }
+
+    /// A watch showed it as before: what it was meant to be on the way to that is over, though it was never seen.
+    pub fn stays(&self, what: &str, content: impl FnOnce() -> Vec<u8>) {
+        if self.0.borrow().get(what).is_none_or(|steps| steps.len() < 2) {
+            return;
+        }
+        let content = Some(hash(&content()));
+        self.0.send_if_modified(|all| {
+            let Some(steps) = all.get_mut(what) else { return false };
+            let Some(at) = steps.iter().rposition(|step| *step == content) else { return false };
+            steps.drain(..at).len() > 0
+        });
+    }
+
     /// Is this what it was last meant to be, or a step on the way that was not seen yet? Of what this process never
     /// wrote nobody knows: no.
     pub fn fits(&self, what: &str, content: Option<&[u8]>) -> bool {

@@ -58,6 +58,12 @@ pub(super) fn meant_gone(intents: &Intents, id: &str) {
     intents.meant(check_key(id), None);
 }
 
+/// Nobody knows what became of a write of it.
+pub(super) fn doubt(intents: &Intents, id: &str) {
+    intents.doubt(&service_key(id));
+    intents.doubt(&check_key(id));
+}
+
 fn service_key(id: &str) -> String {
     format!("service/{id}")
 }
@@ -89,9 +95,12 @@ impl Known {
         let before = self.services.replace(now);
         let (Some(before), Some(now)) = (before, &self.services) else { return BTreeSet::new() };
         let ids: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
-        let changed = ids.into_iter().filter(|id| {
-            let is = now.get(*id);
-            before.get(*id) != is && !intents.fits(&service_key(id), is.map(content).as_deref())
+        let changed = ids.into_iter().filter(|id| match (before.get(*id), now.get(*id)) {
+            (Some(was), Some(is)) if was == is => {
+                intents.stays(&service_key(id), || content(is));
+                false
+            }
+            (_, is) => !intents.fits(&service_key(id), is.map(content).as_deref()),
         });
         // As it was and as it is: somebody may have taken the mark off.
         let forms = changed.flat_map(|id| before.get(id).into_iter().chain(now.get(id)));
@@ -103,10 +112,13 @@ impl Known {
         let before = self.checks.replace(now);
         let (Some(before), Some(now)) = (before, &self.checks) else { return BTreeSet::new() };
         let ids: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
-        let changed = ids.into_iter().filter(|id| {
-            let is = now.get(*id).map(|passing| [u8::from(*passing)]);
-            before.get(*id) != now.get(*id)
-                && !intents.fits(&check_key(id), is.as_ref().map(<[u8; 1]>::as_slice))
+        let state = |passing: bool| vec![u8::from(passing)];
+        let changed = ids.into_iter().filter(|id| match (before.get(*id), now.get(*id)) {
+            (Some(was), Some(is)) if was == is => {
+                intents.stays(&check_key(id), || state(*is));
+                false
+            }
+            (_, is) => !intents.fits(&check_key(id), is.copied().map(state).as_deref()),
         });
         let entries = changed.filter_map(|id| self.services.as_ref()?.get(id));
         entries.filter_map(|entry| owner(cluster, entry)).collect()
@@ -270,6 +282,25 @@ mod tests {
         meant_gone(&intents, "a");
         assert!(told(&[]).is_empty(), "removed by us");
         assert_eq!(told(std::slice::from_ref(&a)), ["shop/a"], "it came back");
+    }
+
+    #[test]
+    fn what_came_and_went_between_two_looks_hides_nothing_later() {
+        let (mut known, intents) = (Known::default(), Intents::default());
+        let a = entry("a", "demo", "shop/a", 1);
+        let services = |known: &mut Known, now: &[Entry]| known.services("demo", &intents, all(now)).len();
+        let checks = |known: &mut Known, passing| {
+            known.checks("demo", &intents, [("a".to_owned(), passing)].into()).len()
+        };
+        meant(&intents, &Entry { passing: Some(true), ..a.clone() });
+        assert_eq!((services(&mut known, std::slice::from_ref(&a)), checks(&mut known, true)), (0, 0));
+        meant_gone(&intents, "a");
+        meant(&intents, &Entry { passing: Some(true), ..a.clone() });
+        assert_eq!((services(&mut known, std::slice::from_ref(&a)), checks(&mut known, true)), (0, 0));
+        assert_eq!((services(&mut known, &[]), services(&mut known, &[a])), (1, 0), "somebody deleted it");
+        meant_check(&intents, "a", false);
+        meant_check(&intents, "a", true);
+        assert_eq!((checks(&mut known, true), checks(&mut known, false)), (0, 1), "turned critical");
     }
 
     #[test]

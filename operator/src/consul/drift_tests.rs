@@ -1,6 +1,7 @@
 //! Against a server on this machine that answers blocking queries as Consul does.
 
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
@@ -16,6 +17,8 @@ struct Content {
     index: u64,
     entries: Vec<Entry>,
     gone: bool,
+    /// Writes get no good answer.
+    fails: bool,
 }
 
 #[derive(Clone, Default)]
@@ -54,7 +57,9 @@ impl Drop for Waits {
     }
 }
 
-async fn answer(State(server): State<Server>, request: Request) -> ([(&'static str, String); 1], String) {
+type Answer = (StatusCode, [(&'static str, String); 1], String);
+
+async fn answer(State(server): State<Server>, request: Request) -> Answer {
     let uri = request.uri().to_string();
     let index =
         uri.split_once("index=").map(|(_, rest)| rest.split('&').next().unwrap().parse::<u64>().unwrap());
@@ -69,7 +74,7 @@ async fn answer(State(server): State<Server>, request: Request) -> ([(&'static s
         // As Consul: not for an index of the past or, after a restore, of the future.
         content.wait_for(|content| content.index != index || index == 0).await.unwrap();
     }
-    let Content { index, entries, gone } = content.borrow().clone();
+    let Content { index, entries, gone, fails } = content.borrow().clone();
     let service = |entry: &Entry| {
         json!({ "ID": entry.id, "Service": entry.name, "Tags": entry.tags, "Meta": entry.meta,
                 "Address": entry.address, "Port": entry.port })
@@ -83,7 +88,9 @@ async fn answer(State(server): State<Server>, request: Request) -> ([(&'static s
         let services: Value = entries.iter().map(service).collect();
         json!({ "Node": { "Node": NODE, "Meta": { "fusebox-cluster": "demo" } }, "Services": services })
     };
-    ([("X-Consul-Index", index.to_string())], body.to_string())
+    let status = if fails && uri.starts_with("/v1/txn") { 500 } else { 200 };
+    let status = StatusCode::from_u16(status).unwrap();
+    (status, [("X-Consul-Index", index.to_string())], body.to_string())
 }
 
 fn entry(name: &str) -> Entry {
@@ -174,4 +181,15 @@ async fn a_node_that_is_gone_is_followed_no_more_until_it_is_back() {
     server.change(|content| content.gone = false);
     assert!(consul.node(NODE).await.unwrap().exists);
     server.is_followed().await;
+}
+
+#[tokio::test]
+async fn a_write_of_ours_that_had_no_answer_is_told_when_it_comes() {
+    let (server, consul, mut told) = followed().await;
+    server.change(|content| content.fails = true);
+    server.is_followed().await;
+    let late = CatalogOp::SetCheck { id: "a".into(), name: "user".into(), passing: false };
+    consul.transact(Fence(1), NODE, &[late]).await.unwrap_err();
+    server.change(|content| content.entries[0].passing = Some(false));
+    assert_eq!(told.recv().await.unwrap(), of("a"));
 }

@@ -30,7 +30,7 @@ use tokio::sync::{Mutex, watch};
 pub use http::{ConsulConfig, Http};
 
 use crate::intents::Intents;
-use crate::model::mark;
+use crate::model::{Entry, mark};
 use crate::ports::{
     Answer, CatalogOp, ConsulCatalog, EpochStore, Fence, NodeView, Owner, TxnError, Unavailable,
 };
@@ -178,9 +178,32 @@ impl Consul {
                 CatalogOp::EnsureNode | CatalogOp::ReapNode => {}
             }
         }
+        if let Err(error) = self.send(fence, node, &ops).await {
+            // It may come late, after others were decided on: then the watch is to tell.
+            for (_, op) in &ops {
+                match op {
+                    CatalogOp::Register(Entry { id, .. })
+                    | CatalogOp::SetCheck { id, .. }
+                    | CatalogOp::Deregister { id, .. } => drift::doubt(&self.intents, id),
+                    CatalogOp::EnsureNode | CatalogOp::ReapNode => {}
+                }
+            }
+            return Err(error);
+        }
+        if ops.iter().any(|(_, op)| **op == CatalogOp::ReapNode) {
+            *reaped = true;
+            self.exists(node, false);
+        } else if ops.iter().any(|(_, op)| **op == CatalogOp::EnsureNode) {
+            *reaped = false;
+            self.exists(node, true);
+        }
+        Ok(())
+    }
+
+    async fn send(&self, fence: Fence, node: &str, ops: &[(usize, &CatalogOp)]) -> Result<(), TxnError> {
         let mut wire = vec![api::check_index(&self.epoch_key(), fence)];
         let mut origin = vec![None];
-        for (at, op) in &ops {
+        for (at, op) in ops {
             for op in api::operations(&self.cluster, node, op) {
                 wire.push(op);
                 origin.push(Some(*at));
@@ -192,13 +215,6 @@ impl Consul {
             return Err(self.refused(&errors, &origin));
         }
         self.http.good("/v1/txn", status, &body)?;
-        if ops.iter().any(|(_, op)| **op == CatalogOp::ReapNode) {
-            *reaped = true;
-            self.exists(node, false);
-        } else if ops.iter().any(|(_, op)| **op == CatalogOp::EnsureNode) {
-            *reaped = false;
-            self.exists(node, true);
-        }
         Ok(())
     }
 

@@ -108,35 +108,42 @@ impl Etcd {
     }
 
     async fn write(&self, fence: Fence, claim: &Claim, ops: &[StoreOp]) -> Result<(), TxnError> {
-        self.mean(claim, ops);
+        for (key, value) in meant(claim, ops) {
+            self.intents.meant(key, value.as_deref().map(str::as_bytes));
+        }
         let silent = || {
             let silence = format!("etcd gave no answer within {} s", DEADLINE.as_secs());
             Err(Unavailable(silence).into())
         };
-        self.commit.run(Change::of(fence, claim, ops)).await.unwrap_or_else(silent)
+        let done = self.commit.run(Change::of(fence, claim, ops)).await.unwrap_or_else(silent);
+        if done.is_err() {
+            // It may come late, after others were decided on: then the watch is to tell.
+            meant(claim, ops).iter().for_each(|(key, _)| self.intents.doubt(key));
+        }
+        done
     }
 }
 
-impl Etcd {
-    /// Remembers what `ops` are meant to lead to.
-    fn mean(&self, claim: &Claim, ops: &[StoreOp]) {
-        let claim = serde_json::to_string(claim).unwrap_or_default();
-        let meant = |key: &str, value: Option<&str>| self.intents.meant(key, value.map(str::as_bytes));
-        for op in ops {
-            match op {
-                StoreOp::Put(key, value) | StoreOp::PutRaw(key, value) => meant(key, Some(value)),
-                StoreOp::Delete(key) | StoreOp::DeleteAt(key, _) => meant(key, None),
-                StoreOp::Claim(key, value) | StoreOp::TakeOver(key, value, _) => {
-                    meant(key, Some(value));
-                    meant(&Keys::raw_claim(key), Some(&claim));
-                }
-                StoreOp::Release(key) | StoreOp::Reap(key, _) => {
-                    meant(key, None);
-                    meant(&Keys::raw_claim(key), None);
-                }
+/// What `ops` are meant to lead to, key by key; None: absent.
+fn meant(claim: &Claim, ops: &[StoreOp]) -> Vec<(String, Option<String>)> {
+    let claim = serde_json::to_string(claim).unwrap_or_default();
+    let mut all = Vec::new();
+    let mut meant = |key: &str, value: Option<&str>| all.push((key.to_owned(), value.map(str::to_owned)));
+    for op in ops {
+        match op {
+            StoreOp::Put(key, value) | StoreOp::PutRaw(key, value) => meant(key, Some(value)),
+            StoreOp::Delete(key) | StoreOp::DeleteAt(key, _) => meant(key, None),
+            StoreOp::Claim(key, value) | StoreOp::TakeOver(key, value, _) => {
+                meant(key, Some(value));
+                meant(&Keys::raw_claim(key), Some(&claim));
+            }
+            StoreOp::Release(key) | StoreOp::Reap(key, _) => {
+                meant(key, None);
+                meant(&Keys::raw_claim(key), None);
             }
         }
     }
+    all
 }
 
 impl EpochStore for Etcd {

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::{Guarded, Stores, watch};
+use crate::simulation::seeds::{on_all_cores, seeded};
 use crate::world::apiserver::ApiServer;
 
 const KIND: &str = "resilientservices";
@@ -202,80 +203,85 @@ async fn what_is_told_twice_wakes_once() {
 }
 
 /// What a resource was in the end is what the last who woke it saw; what never went is never missing.
-#[tokio::test(start_paused = true)]
-async fn whatever_the_server_does_the_last_change_wakes() {
-    let (mut events, mut wakes, mut lists) = (0, 0, 0);
+#[test]
+fn whatever_the_server_does_the_last_change_wakes() {
     let seeds = if fusebox_processes::long() { 5000 } else { 150 };
-    for seed in 0..seeds {
-        let mut rng = Rng::with_seed(seed);
-        fastrand::seed(seed);
-        let names = ["a", "b", "c", "d", "e", "f"];
-        // The last two are never touched.
-        let server = server(&names);
-        let mut process = Process::start(&server);
-        process.settled().await;
-        let mut last: BTreeMap<String, Option<i64>> = BTreeMap::new();
-        let mut touched: BTreeSet<String> = BTreeSet::new();
-        for generation in 2..60 {
-            let name = names[rng.usize(0..4)];
-            match rng.u8(0..14) {
-                0..4 => {
-                    server.apply(KIND, object(name, generation));
+    // Each in a runtime of its own: what it watches ends with it.
+    let all = on_all_cores(|seed| (seed < seeds).then(|| seeded(seed, schedule(seed))));
+    let [events, wakes, lists] = [0, 1, 2].map(|of| all.iter().map(|counts| counts[of]).sum::<usize>());
+    println!("{} schedules, {events} events, {lists} lists, {wakes} wakes", all.len());
+}
+
+/// How many events, wakes and lists there were.
+async fn schedule(seed: u64) -> [usize; 3] {
+    let (mut events, mut wakes) = (0, 0);
+    let mut rng = Rng::with_seed(seed);
+    let names = ["a", "b", "c", "d", "e", "f"];
+    // The last two are never touched.
+    let server = server(&names);
+    let mut process = Process::start(&server);
+    process.settled().await;
+    let mut last: BTreeMap<String, Option<i64>> = BTreeMap::new();
+    let mut touched: BTreeSet<String> = BTreeSet::new();
+    for generation in 2..60 {
+        let name = names[rng.usize(0..4)];
+        match rng.u8(0..14) {
+            0..4 => {
+                server.apply(KIND, object(name, generation));
+                touched.insert(name.to_owned());
+            }
+            4 | 5 => {
+                if server.objects(KIND).iter().any(|there| there["metadata"]["name"] == name) {
                     touched.insert(name.to_owned());
                 }
-                4 | 5 => {
-                    if server.objects(KIND).iter().any(|there| there["metadata"]["name"] == name) {
-                        touched.insert(name.to_owned());
-                    }
-                    server.delete(KIND, "shop", name);
-                }
-                6 => server.cut([KIND, KIND, "services", "endpointslices"][rng.usize(0..4)]),
-                7 => server.compact(),
-                8 => server.bookmark(KIND),
-                9 => server.repeat(),
-                10 => server.fail(&[[500, 410, 429, 503][rng.usize(0..4)]]),
-                11 => {
-                    server.pages_of(rng.usize(1..4));
-                    server.expire_pages(rng.usize(0..3));
-                }
-                12 => server.answer_lists(rng.bool()),
-                _ => sleep(Duration::from_millis(rng.u64(0..40_000))).await,
+                server.delete(KIND, "shop", name);
             }
-            events += 1;
-            if rng.bool() {
-                sleep(Duration::from_millis(rng.u64(0..50))).await;
+            6 => server.cut([KIND, KIND, "services", "endpointslices"][rng.usize(0..4)]),
+            7 => server.compact(),
+            8 => server.bookmark(KIND),
+            9 => server.repeat(),
+            10 => server.fail(&[[500, 410, 429, 503][rng.usize(0..4)]]),
+            11 => {
+                server.pages_of(rng.usize(1..4));
+                server.expire_pages(rng.usize(0..3));
             }
-            let cached = process.cached();
-            assert!(["e", "f"].iter().all(|name| cached.get(*name) == Some(&1)), "{seed}: {cached:?}");
-            for (name, seen) in process.woken() {
-                wakes += 1;
-                last.insert(name, seen);
-            }
+            12 => server.answer_lists(rng.bool()),
+            _ => sleep(Duration::from_millis(rng.u64(0..40_000))).await,
         }
-        server.answer_lists(true);
-        sleep(Duration::from_mins(10)).await;
+        events += 1;
+        if rng.bool() {
+            sleep(Duration::from_millis(rng.u64(0..50))).await;
+        }
+        let cached = process.cached();
+        assert!(["e", "f"].iter().all(|name| cached.get(*name) == Some(&1)), "{seed}: {cached:?}");
         for (name, seen) in process.woken() {
             wakes += 1;
             last.insert(name, seen);
         }
-        let there: BTreeMap<String, i64> = (server.objects(KIND).iter())
-            .map(|there| {
-                let (name, generation) = (&there["metadata"]["name"], &there["metadata"]["generation"]);
-                (name.as_str().unwrap().to_owned(), generation.as_i64().unwrap())
-            })
-            .collect();
-        assert_eq!(process.cached(), there, "{seed}");
-        for name in &touched {
-            // One that came and went between two lists was never seen, and wakes nobody.
-            if let Some(seen) = last.get(name) {
-                assert_eq!(*seen, there.get(name).copied(), "{seed}: {name}");
-            } else {
-                assert_eq!(there.get(name), Some(&1), "{seed}: {name} changed and nobody was woken");
-            }
-        }
-        lists +=
-            server.asked().iter().filter(|asked| asked.contains(KIND) && !asked.contains("watch")).count();
-        assert_eq!(server.watchers(), 3, "{seed}");
     }
-    println!("{seeds} schedules, {events} events, {lists} lists, {wakes} wakes");
+    server.answer_lists(true);
+    sleep(Duration::from_mins(10)).await;
+    for (name, seen) in process.woken() {
+        wakes += 1;
+        last.insert(name, seen);
+    }
+    let there: BTreeMap<String, i64> = (server.objects(KIND).iter())
+        .map(|there| {
+            let (name, generation) = (&there["metadata"]["name"], &there["metadata"]["generation"]);
+            (name.as_str().unwrap().to_owned(), generation.as_i64().unwrap())
+        })
+        .collect();
+    assert_eq!(process.cached(), there, "{seed}");
+    for name in &touched {
+        // One that came and went between two lists was never seen, and wakes nobody.
+        if let Some(seen) = last.get(name) {
+            assert_eq!(*seen, there.get(name).copied(), "{seed}: {name}");
+        } else {
+            assert_eq!(there.get(name), Some(&1), "{seed}: {name} changed and nobody was woken");
+        }
+    }
+    let asked = server.asked();
+    let lists = asked.iter().filter(|asked| asked.contains(KIND) && !asked.contains("watch")).count();
+    assert_eq!(server.watchers(), 3, "{seed}");
+    [events, wakes, lists]
 }

@@ -52,6 +52,11 @@ pub async fn hold(context: &Context, seen: &Snapshot, desired: &mut Desired) {
     }
 }
 
+/// Waits something of it for the budget?
+pub fn is_held(desired: &Desired) -> bool {
+    desired.catalog.blocked.as_ref().is_some_and(|why| why.reason == reasons::DELETIONS_HELD)
+}
+
 /// Without the numbers of the whole cluster, which change while nothing of this resource does.
 fn message(seen: &Snapshot, held: usize) -> String {
     let (they, are) = if held == 1 { ("1 instance", "is") } else { (&*format!("{held} instances"), "are") };

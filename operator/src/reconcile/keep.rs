@@ -7,8 +7,11 @@ use fusebox_policy::v1alpha1::ResilientService;
 
 use super::plan::Direction;
 use super::validate::Refusal;
-use super::{Context, Done, Next, RESYNC, apply, deletions, desired, observe, plan, resync, trouble};
-use super::{conditions::reasons, standing};
+use super::{Context, Done, HELD, Next, RESYNC, apply, deletions, desired, observe, plan, resync, trouble};
+use super::{
+    conditions::{reasons, types},
+    standing,
+};
 use crate::metrics::Outcome;
 use crate::model;
 use crate::ports::{Notice, Standing};
@@ -32,12 +35,21 @@ pub async fn keep(context: &Context, rest: &Arc<ResilientService>, notice: &Noti
         tracing::warn!(resource = %model::ident(rest), "{}", notice.message);
         context.cluster.notify(rest, notice).await;
     }
+    if let Some(why) = desired.catalog.blocked.as_ref().filter(|_| deletions::is_held(&desired)) {
+        let [reason, action] = [why.reason, types::REGISTERED].map(str::to_owned);
+        let held = Notice { warning: true, reason, action, message: why.message.clone() };
+        context.cluster.notify(rest, &held).await;
+    }
     let applied = apply::apply(context, &seen, plan).await;
+    // No status tells it.
+    for obstacle in applied.all() {
+        tracing::warn!(resource = %model::ident(rest), reason = obstacle.reason, "{}", obstacle.message);
+    }
     let wait = if applied.is_transient() {
         context.memory.failed(rest).await
     } else {
         context.memory.succeeded(rest).await;
-        resync(context.cluster.count())
+        if deletions::is_held(&desired) { HELD } else { resync(context.cluster.count()) }
     };
     done(Next::After(wait), Outcome::unreadable, applied.done())
 }

@@ -11,14 +11,14 @@ use kube::ResourceExt;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::backoff;
+use super::{RESYNC, SETTLES, backoff};
 use crate::claims::{self, Claim};
 use crate::model;
 
 /// The least time between two writes of one status.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// For how long our own write is believed rather than the cache.
-const CACHE_LAG: Duration = Duration::from_secs(5);
+pub const CACHE_LAG: Duration = Duration::from_secs(5);
 
 /// By UID; and of each name the resource that was seen to exist last.
 #[derive(Debug, Default)]
@@ -81,6 +81,8 @@ struct Remembered {
     change: Option<PolicyChange>,
     /// Since when a status has been put off.
     put_off: Option<Instant>,
+    /// Since when it is not settled who has what it waits for.
+    unsettled: Option<Instant>,
     /// The generation that was told to be one that cannot be decoded.
     unreadable: Option<i64>,
     /// What it holds; None: as its status says.
@@ -242,6 +244,17 @@ impl Memory {
             let arrived = enforced && !change.enforced;
             change.enforced |= enforced;
             arrived.then(|| Instant::now().duration_since(change.since))
+        })
+        .await
+    }
+
+    /// Is it settled who has what it waits for? When to look again, if not: the later the longer that is so.
+    pub async fn unsettled(&self, resource: &ResilientService, unsettled: bool) -> Option<Duration> {
+        let now = Instant::now();
+        self.change(resource, |known| {
+            known.unsettled = unsettled.then(|| known.unsettled.unwrap_or(now));
+            let so_far = now.duration_since(known.unsettled?);
+            Some((so_far / 2).clamp(SETTLES, RESYNC))
         })
         .await
     }

@@ -38,7 +38,6 @@ use crate::model;
 use crate::ports::{ClusterState, ConsulCatalog, Finalizer, PolicyStore, RouteStore, Standing, Unavailable};
 use conditions::{reasons, types};
 use deletions::Deletions;
-use desired::Desired;
 use memory::Memory;
 use observe::Snapshot;
 use plan::Direction;
@@ -49,8 +48,11 @@ use validate::{AllowedPrefixes, Refusal, Valid};
 pub const RESYNC: Duration = Duration::from_secs(30);
 
 /// When one that waits for another looks again, if that one's pass is under way: what it lets go of may be told by the
-/// watches before the write has its answer, and nobody tells after that.
+/// watches before the write has its answer, and nobody tells after that. Later and later, where it is so for long.
 const SETTLES: Duration = Duration::from_secs(1);
+
+/// When deletions are looked at again that their budget holds: it has a window, and others that draw on it.
+const HELD: Duration = Duration::from_secs(10);
 
 /// How long a pass for each resource takes at least, where they are many: Consul goes through a sixteenth of all entries
 /// for each, which with 10,000 of them and a pass every 10 ms kept a core of it busy.
@@ -140,7 +142,8 @@ pub struct Done {
 /// One pass. It never fails: what is in the way is in the status, and in how soon it is tried again.
 pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now: Timestamp) -> Done {
     let start = Instant::now();
-    let resource = context.memory.newest(resource).await;
+    let shown = resource;
+    let resource = context.memory.newest(shown).await;
     if resource.metadata.deletion_timestamp.is_some() {
         return cleanup::clean_up(context, &resource, now).await;
     }
@@ -202,12 +205,22 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
         }
         (Ok(wait), false) => {
             context.memory.succeeded(&resource).await;
-            let blocked = judged.is_err() || applied.all().next().is_some() || is_held(&desired);
+            let (is_held, in_the_way) = (deletions::is_held(&desired), applied.all().next().is_some());
+            let blocked = judged.is_err() || in_the_way || is_held;
+            let unsettled = context.memory.unsettled(&resource, seen.rivals.unsettled).await;
+            let soonest = [
+                *wait,
+                unsettled,
+                is_held.then_some(HELD),
+                // Nothing may tell that it is out of the way.
+                in_the_way.then_some(RESYNC),
+                // Others write it too: what this process wrote itself is believed first, and repaired then.
+                (shown.status != resource.status).then_some(memory::CACHE_LAG),
+            ];
+            let soonest = soonest.into_iter().flatten().min();
             (
                 if blocked { Outcome::blocked } else { Outcome::converged },
-                wait.unwrap_or_else(|| {
-                    if seen.rivals.unsettled { SETTLES } else { resync(context.cluster.count()) }
-                }),
+                soonest.unwrap_or_else(|| resync(context.cluster.count())),
             )
         }
     };
@@ -247,11 +260,6 @@ async fn take(context: &Context, seen: &Snapshot, told: &ResilientService) -> Re
     }
     context.cluster.write_status(told, &status).await?;
     Ok(true)
-}
-
-/// Waits something of it for the budget of deletions?
-fn is_held(desired: &Desired) -> bool {
-    desired.catalog.blocked.as_ref().is_some_and(|why| why.reason == reasons::DELETIONS_HELD)
 }
 
 /// Is our finalizer on it?

@@ -35,7 +35,7 @@ pub struct Snapshot {
     pub service: Option<ServiceView>,
     /// Its instances.
     pub endpoints: Vec<Endpoint>,
-    /// The instances of each Service that its Consul entries came from.
+    /// The instances of each Service that its Consul entries came from; without such entries, of what it holds.
     pub sources: BTreeMap<String, Vec<Endpoint>>,
     /// What they report; None while reports cannot be read.
     pub reports: Option<Reported>,
@@ -66,8 +66,12 @@ pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Sna
     let owner = Owner { ident: ident.clone(), uid: resource.uid().unwrap_or_default() };
     let names = ROUTES.map(|suffix| route_name(&ident, suffix));
     let wanted = resource.spec.config.iter().flat_map(|c| c.etcd_keys.keys().cloned()).collect();
-    // A gateway may have been taken away, and then the watch knows its routes; on the way out nothing is left to it.
-    let wanted_routes = resource.spec.gateway.is_some() || resource.metadata.deletion_timestamp.is_some();
+    // A gateway may have been taken away, and then the watch knows its routes; to it is left neither what is held still,
+    // as somebody may have taken our label off, nor anything on the way out.
+    let holds_routes =
+        || claims::held(resource).iter().any(|held| matches!(held, Claim::Route(..) | Claim::Host(_)));
+    let wanted_routes =
+        resource.spec.gateway.is_some() || resource.metadata.deletion_timestamp.is_some() || holds_routes();
     let (catalog, store, routes) = tokio::join!(
         context.consul.store.part(&node, &owner),
         context.etcd.store.read(&ident, wanted),
@@ -82,7 +86,7 @@ pub async fn observe(context: &Context, resource: &Arc<ResilientService>) -> Sna
         service.as_ref().map(|s| context.cluster.endpoints(&ident.namespace, s)).unwrap_or_default();
     let uid = owner.uid;
     Snapshot {
-        sources: sources(context, &ident, &uid, catalog.as_ref().ok()),
+        sources: sources(context, &resource, &uid, catalog.as_ref().ok()),
         uid,
         live: live(context, catalog.as_ref().ok(), store.as_ref().ok()),
         rivals,
@@ -111,8 +115,9 @@ pub struct Rivals {
     /// Under what it is registered though it neither asks for it nor holds it, and another one does: a Consul that was
     /// restored has again what was let go of since.
     pub taken: Vec<Claim>,
-    /// Is the watches' word on who holds what another than this process's own? Then a pass beside this one takes it at
-    /// this moment, or lets go of it, and nobody may tell when it is done.
+    /// Is the watches' word on who holds what another than this process's own, or is it an older one that only asks for
+    /// it? Then a pass beside this one takes it at this moment, or lets go of it, or is refused for something that is
+    /// nothing to this one, and nobody may tell when it is done.
     pub unsettled: bool,
 }
 
@@ -139,9 +144,8 @@ pub async fn rivals(context: &Context, resource: &ResilientService) -> Rivals {
     }
 }
 
-/// Does somebody hold what it lost as far as this process knows, and by no status that a watch has shown?
+/// Has somebody what it lost only by asking, or as far as this process knows and by no status that a watch has shown?
 fn is_unsettled(context: &Context, of: &ResilientService, lost: &[Lost]) -> bool {
-    let lost: Vec<&Lost> = lost.iter().filter(|lost| lost.held).collect();
     if lost.is_empty() {
         return false;
     }
@@ -195,16 +199,24 @@ fn live(context: &Context, node: Option<&NodeView>, store: Option<&StoreView>) -
 
 fn sources(
     context: &Context,
-    ident: &Ident,
+    resource: &ResilientService,
     uid: &str,
     node: Option<&NodeView>,
 ) -> BTreeMap<String, Vec<Endpoint>> {
+    let namespace = resource.namespace().unwrap_or_default();
     let own = node.into_iter().flat_map(|node| node.entries.values());
     let own = own.filter(|entry| entry.is_of(&context.settings.cluster, uid));
-    let names: BTreeSet<&String> = own.filter_map(|entry| entry.meta.get(mark::SERVICE)).collect();
+    let mut names: BTreeSet<String> =
+        own.filter_map(|entry| entry.meta.get(mark::SERVICE).cloned()).collect();
+    if names.is_empty() {
+        names.extend(claims::held(resource).into_iter().filter_map(|claim| match claim {
+            Claim::Service(name) => Some(name),
+            _ => None,
+        }));
+    }
     let endpoints = |name: &String| {
-        let service = context.cluster.service(&ident.namespace, name)?;
-        Some(context.cluster.endpoints(&ident.namespace, &service))
+        let service = context.cluster.service(&namespace, name)?;
+        Some(context.cluster.endpoints(&namespace, &service))
     };
-    names.into_iter().map(|name| (name.clone(), endpoints(name).unwrap_or_default())).collect()
+    names.into_iter().map(|name| (name.clone(), endpoints(&name).unwrap_or_default())).collect()
 }

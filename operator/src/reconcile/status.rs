@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::apply::Applied;
 use super::conditions::{Obstacle, reasons, types};
-use super::deletions::may_proceed;
+use super::deletions::{self, may_proceed};
 use super::desired::{Desired, Plane};
 use super::enforcement::{self, Enforcement};
 use super::holds;
@@ -183,7 +183,8 @@ fn registered(
     let obstacles = &applied.obstacles().catalog;
     let not_requested =
         || Verdict::yes(reasons::NOT_REQUESTED, "no consul section: not registered in Consul");
-    if !desired.catalog.requested && (obstacles.is_empty() || nothing_left(old, types::REGISTERED)) {
+    let is_in_order = obstacles.is_empty() && !deletions::is_held(desired);
+    if !desired.catalog.requested && (is_in_order || nothing_left(old, types::REGISTERED)) {
         return not_requested();
     }
     plane(&desired.catalog, obstacles, || {

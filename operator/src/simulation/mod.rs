@@ -20,7 +20,7 @@ mod process;
 mod queue;
 mod recovery;
 mod rest;
-mod seeds;
+pub mod seeds;
 mod town;
 mod trouble;
 mod view;

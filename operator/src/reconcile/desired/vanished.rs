@@ -15,7 +15,9 @@ use crate::reconcile::observe::Snapshot;
 /// that Kubernetes shut down in order.
 pub fn vanished<'a>(cluster: &str, seen: &'a Snapshot, desired: &Desired) -> Vec<&'a Entry> {
     let (Ok(node), Some(goal)) = (&seen.catalog, &desired.catalog.goal) else { return Vec::new() };
-    if !desired.catalog.requested || node.foreign {
+    // What is not asked for and yet stays was registered by an earlier generation.
+    let is_wanted = desired.catalog.requested || desired.catalog.blocked.is_some();
+    if !is_wanted || node.foreign {
         return Vec::new();
     }
     let stays: BTreeSet<&str> = goal.iter().map(Entry::instance).collect();

@@ -53,8 +53,11 @@ pub fn withheld(cluster: &str, seen: &Snapshot, refusal: &Refusal) -> Desired {
         let kept = view.held.iter().filter(|key| !taken(key));
         let raw = kept.filter_map(|key| Some((key.clone(), view.raw.get(key)?.value.clone()?))).collect();
         // The policy that stays is shared by the instances that there are, like the entries in Consul.
-        let instances = seen.sources.values().next().unwrap_or(&seen.endpoints);
-        let fleet = policy.and_then(|policy| super::fleet(&policy, instances));
+        let fleet = match (policy, seen.sources.values().next()) {
+            (Some(policy), Some(instances)) => super::fleet(&policy, instances),
+            // Nobody knows how many they are, or who counts them.
+            _ => view.fleet.clone(),
+        };
         Published { policy: view.policy.clone(), config: view.config.clone(), fleet, raw }
     });
     let published = store.as_ref().is_some_and(|store| store.policy.is_some());

@@ -5,6 +5,7 @@ use fusebox_policy::v1alpha1::PROCEED_ANNOTATION;
 
 use super::scene::{FULL, Scene, user};
 use crate::ports::CatalogOp;
+use crate::reconcile::{HELD, Next};
 
 /// A resource with a hundred ready instances, registered.
 async fn hundred() -> Scene {
@@ -41,7 +42,7 @@ async fn many_that_vanish_at_once_stay_as_they_were_until_somebody_says_so() {
     let told = notices.iter().filter(|notice| notice.reason == "DeletionsHeld" && notice.warning);
     assert_eq!(told.count(), 1, "told once: {notices:?}");
     let writes = scene.crash.writes();
-    scene.pass(&user()).await;
+    assert_eq!(scene.pass(&user()).await.unwrap().next, Next::After(HELD), "the budget has a window");
     assert_eq!(scene.crash.writes(), writes, "held means silent");
     assert!(scene.context.metrics.encode().contains(r#"fusebox_deletions_held{backend="Consul"} 90"#));
 
@@ -170,4 +171,16 @@ async fn the_budget_is_that_of_the_whole_cluster() {
     }
     scene.pass(&all[7]).await;
     assert!(scene.entries().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_of_a_refused_edit_that_asks_for_no_entries_are_held_like_all() {
+    let scene = hundred().await;
+    let consul = "consul: { serviceName: user.service, tags: [v1], meta: { team: shop } }";
+    scene.put(&user(), &FULL.replace(consul, "").replace("300ms", "0s"));
+    scene.many("user-service", 0..10);
+    scene.pass(&user()).await;
+    assert_eq!(scene.told(&user(), "Accepted"), "False/Invalid");
+    assert_eq!((scene.entries().len(), passing(&scene)), (100, 100));
+    assert_eq!(scene.told(&user(), "Registered"), "False/DeletionsHeld");
 }

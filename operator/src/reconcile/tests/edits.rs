@@ -403,3 +403,24 @@ async fn who_waits_for_what_is_being_let_go_of_looks_again_soon() {
     hold(&scene, &user(), &[]);
     assert_eq!(next().await, Next::After(SETTLES), "its own word is another than the watches'");
 }
+
+/// Who is refused for something else is nothing to one that it only seems to be older than, and its refusal wakes
+/// nobody that shares nothing with what refused it.
+#[tokio::test(start_paused = true)]
+async fn who_loses_to_one_that_only_asks_looks_again_soon() {
+    let spec =
+        |hosts: &str| format!("{{ service: {{ name: user-service }}, gateway: {{ routes: [{hosts}] }} }}");
+    let (scene, third) = (Scene::new(), Ident::new("third", "y"));
+    scene.put(&third, "{ service: { name: y }, gateway: { routes: [{ host: y.io }] } }");
+    scene.put(&other(), "{ service: { name: x }, gateway: { routes: [{ host: x.io }, { host: y.io }] } }");
+    scene.put(&user(), &spec("{ host: x.io }"));
+    let next = async |scene: &Scene| scene.pass(&user()).await.unwrap().next;
+    assert_eq!(next(&scene).await, Next::After(SETTLES));
+    assert_eq!(scene.told(&user(), "Accepted"), "False/Conflict");
+    assert_eq!(next(&scene).await, Next::After(RESYNC), "later, the longer it is so");
+    scene.pass(&third).await;
+    scene.pass(&other()).await;
+    assert_eq!(scene.told(&other(), "Accepted"), "False/Conflict");
+    next(&scene).await;
+    assert_eq!(scene.told(&user(), "Accepted"), "True/Accepted");
+}

@@ -109,3 +109,36 @@ async fn an_abandoned_clean_up_names_it() {
     let told = notices.last().unwrap();
     assert!(told.message.contains("{policy,config,fleet,raw}/shop/user"), "{told:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn it_is_of_the_service_before_a_refused_edit_whether_consul_is_there_or_not() {
+    let refused = shared().replace("300ms", "0s").replace("name: user-service,", "name: another,");
+    let without = |spec: &str| {
+        spec.replace("consul: { serviceName: user.service, tags: [v1], meta: { team: shop } }", "")
+    };
+    for (before, after, is_down) in
+        [(shared(), refused.clone(), true), (without(&shared()), without(&refused), false)]
+    {
+        let scene = published(&before, &[("a", true), ("b", true)]).await;
+        scene.service("another");
+        scene.put(&user(), &after);
+        scene.catalog.faults.set_down(is_down);
+        scene.pass(&user()).await;
+        assert_eq!(scene.told(&user(), "Accepted"), "False/Invalid");
+        assert_eq!(fleet(&scene).as_deref(), Some(r#"{"ready":2}"#), "{after}");
+        scene.scale(&[("a", true)]);
+        scene.pass(&user()).await;
+        assert_eq!(fleet(&scene).as_deref(), Some(r#"{"ready":1}"#), "{after}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn beside_a_policy_that_cannot_be_read_it_stays() {
+    let scene = published(&shared(), &[("a", true), ("b", true)]).await;
+    let key = Keys::new(CLUSTER).policy(&user());
+    scene.store.keys.try_lock().unwrap().insert(key, r#"{"schema":9}"#.into());
+    scene.put(&user(), &shared().replace("300ms", "0s"));
+    scene.scale(&[("a", true)]);
+    scene.pass(&user()).await;
+    assert_eq!(fleet(&scene).as_deref(), Some(r#"{"ready":2}"#), "nobody knows whether it is shared");
+}

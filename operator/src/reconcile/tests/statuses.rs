@@ -7,6 +7,7 @@ use fusebox_policy::wire::{BreakerReport, BreakerState, Rejected, ShadowKind, Sh
 use jiff::Timestamp;
 
 use super::scene::{FULL, Scene, user};
+use crate::reconcile::memory::CACHE_LAG;
 use crate::reconcile::{Done, Next, reconcile};
 
 async fn published(instances: &[(&str, bool)]) -> Scene {
@@ -341,4 +342,25 @@ async fn a_status_is_written_at_most_once_a_second() {
     assert_eq!(scene.told(&user(), "Enforced"), "True/Enforced");
     scene.pass(&user()).await;
     assert_eq!(scene.told(&user(), "Enforced"), "False/Applying");
+}
+
+/// A deposed leader's write that comes late, or a person's: this process believes its own for as long as a cache may be
+/// behind, and repairs it then.
+#[tokio::test(start_paused = true)]
+async fn what_others_write_right_after_us_is_repaired_soon() {
+    let scene = Scene::new();
+    scene.scale(&[("a", true)]);
+    scene.put(&user(), FULL);
+    scene.settle(&user()).await;
+    scene.scale(&[("a", true), ("b", true)]);
+    scene.pass(&user()).await;
+    let ours = scene.get(&user()).unwrap().status.unwrap();
+    let tamper = |claims: Vec<String>| {
+        let mut all = scene.cluster.resources.try_lock().unwrap();
+        all.get_mut(&user()).unwrap().status.as_mut().unwrap().claims = claims;
+    };
+    tamper(Vec::new());
+    assert_eq!(scene.pass_after(1, &user()).await.unwrap().next, Next::After(CACHE_LAG));
+    scene.pass_after(5, &user()).await;
+    assert_eq!(scene.get(&user()).unwrap().status.unwrap().claims, ours.claims);
 }

@@ -6,9 +6,11 @@ use serde_json::json;
 
 use super::scene::{FULL, Scene, user};
 use crate::kubernetes::Guarded;
-use crate::reconcile::Done;
+use fusebox_policy::v1alpha1::PROCEED_ANNOTATION;
+
 use crate::reconcile::keep::keep;
 use crate::reconcile::unreadable::{self, Unreadable};
+use crate::reconcile::{Done, HELD, Next};
 
 /// One pass for it, as the watch shows it after an edit that nobody here understands.
 async fn pass(scene: &Scene) -> Done {
@@ -51,4 +53,20 @@ async fn what_was_applied_of_it_stays_and_follows_its_instances() {
     scene.put(&user(), &FULL.replace("250ms", "200ms"));
     scene.settle(&user()).await;
     assert!(scene.document(&user()).unwrap().to_json().contains("200"), "it is readable again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_of_its_instances_that_vanish_at_once_stay_until_somebody_says_so() {
+    let scene = Scene::new();
+    scene.many("user-service", 0..100);
+    scene.put(&user(), FULL);
+    scene.settle(&user()).await;
+    scene.many("user-service", 0..10);
+    assert_eq!(pass(&scene).await.next, Next::After(HELD));
+    assert_eq!(scene.entries().len(), 100);
+    let last = scene.cluster.notices.try_lock().unwrap().last().cloned().unwrap();
+    assert!(last.reason == "DeletionsHeld" && last.message.contains(PROCEED_ANNOTATION), "{last:?}");
+    scene.annotate(&user(), PROCEED_ANNOTATION, "true");
+    pass(&scene).await;
+    assert_eq!(scene.entries().len(), 10);
 }
