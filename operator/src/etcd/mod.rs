@@ -118,7 +118,9 @@ impl Etcd {
         let done = self.commit.run(Change::of(fence, claim, ops)).await.unwrap_or_else(silent);
         if done.is_err() {
             // It may come late, after others were decided on: then the watch is to tell.
-            meant(claim, ops).iter().for_each(|(key, _)| self.intents.doubt(key));
+            for (key, _) in meant(claim, ops) {
+                self.intents.doubt(&key);
+            }
         }
         done
     }

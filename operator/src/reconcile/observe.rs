@@ -155,7 +155,7 @@ fn is_unsettled(context: &Context, of: &ResilientService, lost: &[Lost]) -> bool
         let holder = shown.iter().find(|one| one.uid().as_ref() == Some(&lost.by));
         holder.is_some_and(|one| claims::held(one).contains(&lost.claim))
     };
-    lost.into_iter().any(|lost| !is_shown(lost))
+    lost.iter().any(|lost| !is_shown(lost))
 }
 
 /// Those that ask for or hold something of what it asks for or holds, as far as this process knows.
