@@ -8,7 +8,7 @@ use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 
 use crate::world::SHOP;
-use crate::{World, eventually};
+use crate::{World, eventually, shop};
 
 /// The name of the pod.
 pub const NAME: &str = "odd";
@@ -37,10 +37,7 @@ pub async fn start(world: &World, change: impl FnOnce(&mut PodSpec)) -> Result<P
     pods(world).create(&PostParams::default(), &pod).await?;
     eventually("the odd pod is ready", || async {
         let pod = pods(world).get(NAME).await?;
-        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-        let is_ready =
-            |c: &k8s_openapi::api::core::v1::PodCondition| c.type_ == "Ready" && c.status == "True";
-        ensure!(conditions.is_some_and(|all| all.iter().any(is_ready)), "{:?}", pod.status);
+        ensure!(shop::is_ready(&pod), "{:?}", pod.status);
         Ok::<_, anyhow::Error>(pod)
     })
     .await

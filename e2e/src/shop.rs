@@ -114,15 +114,14 @@ pub async fn incarnation(world: &World, name: &str) -> Result<BTreeSet<(String, 
         .collect())
 }
 
+/// Does the pod take calls?
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
 /// The addresses of a deployment's ready pods.
 pub async fn ready_addresses(world: &World, name: &str, port: u16) -> Result<Vec<String>> {
-    let is_ready = |pod: &Pod| {
-        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-        conditions
-            .into_iter()
-            .flatten()
-            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    };
     let pods = pods(world, name).await?;
     let mut found: Vec<String> = pods
         .iter()

@@ -100,12 +100,8 @@ async fn k_a_container_that_starts_again_does_not_count_by_its_old_report() -> R
 
 /// What each ready pod runs, by its own word.
 async fn running(world: &World) -> Result<BTreeMap<String, String>> {
-    let is_ready = |pod: &Pod| {
-        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-        conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
-    };
     let mut found = BTreeMap::new();
-    for pod in shop::pods(world, "user-service").await?.iter().filter(|pod| is_ready(pod)) {
+    for pod in shop::pods(world, "user-service").await?.iter().filter(|pod| shop::is_ready(pod)) {
         let path = format!("/api/v1/namespaces/{SHOP}/pods/{}:9090/proxy/metrics", pod.name_any());
         let asked = world.client.request_text(http::Request::get(path).body(Vec::new())?).await;
         let text = match asked {
