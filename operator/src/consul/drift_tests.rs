@@ -129,14 +129,19 @@ fn of(name: &str) -> Drifted {
     Drifted::Of(Ident::new("shop", name))
 }
 
+/// What is told next; a minute is far more than it takes.
+async fn next(told: &mut mpsc::UnboundedReceiver<Drifted>) -> Drifted {
+    tokio::time::timeout(Duration::from_mins(1), told.recv()).await.expect("nothing is told").unwrap()
+}
+
 #[tokio::test]
 async fn what_others_change_is_told_and_what_we_write_is_not() {
     let (server, consul, mut told) = followed().await;
     server.change(|content| content.entries[1].passing = Some(false));
-    assert_eq!(told.recv().await.unwrap(), of("b"), "turned critical");
+    assert_eq!(next(&mut told).await, of("b"), "turned critical");
     server.is_followed().await;
     server.change(|content| content.entries[0].port = 2);
-    assert_eq!(told.recv().await.unwrap(), of("a"), "edited");
+    assert_eq!(next(&mut told).await, of("a"), "edited");
     server.is_followed().await;
 
     // Healed by us: nobody is woken; the next one to be told of is the stranger's.
@@ -152,7 +157,7 @@ async fn what_others_change_is_told_and_what_we_write_is_not() {
     server.is_followed().await;
     assert!(told.is_empty());
     server.change(|content| content.entries.clear());
-    assert_eq!(told.recv().await.unwrap(), of("b"), "deregistered");
+    assert_eq!(next(&mut told).await, of("b"), "deregistered");
 }
 
 #[tokio::test]
@@ -161,7 +166,7 @@ async fn an_index_that_goes_backwards_is_begun_anew() {
     let asked = server.asked.borrow().0;
     // Another server, empty, young.
     server.content.send_replace(Content { index: 3, gone: true, ..Content::default() });
-    let mut all = [told.recv().await.unwrap(), told.recv().await.unwrap()];
+    let mut all = [next(&mut told).await, next(&mut told).await];
     all.sort();
     assert_eq!(all, [of("a"), of("b")]);
     server.is_followed().await;
@@ -191,5 +196,5 @@ async fn a_write_of_ours_that_had_no_answer_is_told_when_it_comes() {
     let late = CatalogOp::SetCheck { id: "a".into(), name: "user".into(), passing: false };
     consul.transact(Fence(1), NODE, &[late]).await.unwrap_err();
     server.change(|content| content.entries[0].passing = Some(false));
-    assert_eq!(told.recv().await.unwrap(), of("a"));
+    assert_eq!(next(&mut told).await, of("a"));
 }

@@ -31,11 +31,13 @@ pub async fn keep(context: &Context, rest: &Arc<ResilientService>, notice: &Noti
         Ok(Standing::Gone) => return done(Next::OnChange, Outcome::cleaned, 0),
         Err(error) => return trouble(context, rest, &error).await,
     }
-    if context.memory.is_unreadable(rest).await {
+    let is_held = deletions::is_held(&desired);
+    let (news, held_news) = context.memory.unreadable(rest, is_held).await;
+    if news {
         tracing::warn!(resource = %model::ident(rest), "{}", notice.message);
         context.cluster.notify(rest, notice).await;
     }
-    if let Some(why) = desired.catalog.blocked.as_ref().filter(|_| deletions::is_held(&desired)) {
+    if let Some(why) = desired.catalog.blocked.as_ref().filter(|_| held_news) {
         let [reason, action] = [why.reason, types::REGISTERED].map(str::to_owned);
         let held = Notice { warning: true, reason, action, message: why.message.clone() };
         context.cluster.notify(rest, &held).await;
@@ -49,7 +51,7 @@ pub async fn keep(context: &Context, rest: &Arc<ResilientService>, notice: &Noti
         context.memory.failed(rest).await
     } else {
         context.memory.succeeded(rest).await;
-        if deletions::is_held(&desired) { HELD } else { resync(context.cluster.count()) }
+        if is_held { HELD } else { resync(context.cluster.count()) }
     };
     done(Next::After(wait), Outcome::unreadable, applied.done())
 }

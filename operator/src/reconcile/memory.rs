@@ -83,8 +83,8 @@ struct Remembered {
     put_off: Option<Instant>,
     /// Since when it is not settled who has what it waits for.
     unsettled: Option<Instant>,
-    /// The generation that was told to be one that cannot be decoded.
-    unreadable: Option<i64>,
+    /// The generation that was told to be one that cannot be decoded, and whether deletions of it were told to be held.
+    unreadable: Option<(i64, bool)>,
     /// What it holds; None: as its status says.
     held: Option<Held>,
 }
@@ -259,10 +259,11 @@ impl Memory {
         .await
     }
 
-    /// It cannot be decoded as it is now. Is that news?
-    pub async fn is_unreadable(&self, resource: &ResilientService) -> bool {
-        let now = Some(resource.metadata.generation.unwrap_or_default());
-        self.change(resource, |known| std::mem::replace(&mut known.unreadable, now) != now).await
+    /// It cannot be decoded as it is now, and deletions of it are held or not. What of both is news?
+    pub async fn unreadable(&self, resource: &ResilientService, is_held: bool) -> (bool, bool) {
+        let now = (resource.metadata.generation.unwrap_or_default(), is_held);
+        let before = self.change(resource, |known| known.unreadable.replace(now)).await;
+        (before.map(|before| before.0) != Some(now.0), is_held && before != Some(now))
     }
 
     /// A pass failed: how long to wait.

@@ -32,6 +32,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
+use crate::claims;
 use crate::epoch::{FenceError, Fenced};
 use crate::metrics::{Backend, Metrics, Outcome};
 use crate::model;
@@ -214,8 +215,8 @@ pub async fn reconcile(context: &Context, resource: &Arc<ResilientService>, now:
                 is_held.then_some(HELD),
                 // Nothing may tell that it is out of the way.
                 in_the_way.then_some(RESYNC),
-                // Others write it too: what this process wrote itself is believed first, and repaired then.
-                (shown.status != resource.status).then_some(memory::CACHE_LAG),
+                // Somebody else wrote it since: what this process wrote itself is believed first, and repaired then.
+                (claims::held(shown) != claims::held(&resource)).then_some(memory::CACHE_LAG),
             ];
             let soonest = soonest.into_iter().flatten().min();
             (

@@ -55,6 +55,7 @@ pub fn withheld(cluster: &str, seen: &Snapshot, refusal: &Refusal) -> Desired {
         // The policy that stays is shared by the instances that there are, like the entries in Consul.
         let fleet = match (policy, seen.sources.values().next()) {
             (Some(policy), Some(instances)) => super::fleet(&policy, instances),
+            (None, _) if view.policy.is_none() => None,
             // Nobody knows how many they are, or who counts them.
             _ => view.fleet.clone(),
         };

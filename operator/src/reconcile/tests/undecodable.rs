@@ -66,6 +66,9 @@ async fn many_of_its_instances_that_vanish_at_once_stay_until_somebody_says_so()
     assert_eq!(scene.entries().len(), 100);
     let last = scene.cluster.notices.try_lock().unwrap().last().cloned().unwrap();
     assert!(last.reason == "DeletionsHeld" && last.message.contains(PROCEED_ANNOTATION), "{last:?}");
+    let notices = scene.cluster.notices.try_lock().unwrap().len();
+    pass(&scene).await;
+    assert_eq!(scene.cluster.notices.try_lock().unwrap().len(), notices, "told once");
     scene.annotate(&user(), PROCEED_ANNOTATION, "true");
     pass(&scene).await;
     assert_eq!(scene.entries().len(), 10);
