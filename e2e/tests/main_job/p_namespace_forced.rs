@@ -91,23 +91,28 @@ async fn deleted(world: &World) -> Result<()> {
     .await
 }
 
-/// The namespace ends whatever is in it.
+/// The namespace ends whatever is in it. Its controller writes it too: who comes second reads it again.
 async fn forced(world: &World) -> Result<()> {
-    // It may have ended by itself.
-    if let Some(now) = namespaces(world).get_opt(NAMESPACE).await? {
-        let mut now = serde_json::to_value(now)?;
-        now["apiVersion"] = json!("v1");
-        now["kind"] = json!("Namespace");
-        now["spec"]["finalizers"] = json!([]);
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/finalize");
-        let request = http::Request::put(path).header("content-type", "application/json");
-        world.client.request_text(request.body(serde_json::to_vec(&now)?)?).await?;
-    }
     eventually("the namespace is gone", || async {
+        // It may have ended by itself.
+        let Some(now) = namespaces(world).get_opt(NAMESPACE).await? else { return Ok(()) };
+        finalized(world, now).await?;
         ensure!(namespaces(world).get_opt(NAMESPACE).await?.is_none(), "it is still there");
         Ok::<_, anyhow::Error>(())
     })
     .await
+}
+
+/// Nothing holds `namespace`, as it was read, any more.
+async fn finalized(world: &World, namespace: Namespace) -> Result<()> {
+    let mut now = serde_json::to_value(namespace)?;
+    now["apiVersion"] = json!("v1");
+    now["kind"] = json!("Namespace");
+    now["spec"]["finalizers"] = json!([]);
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/finalize");
+    let request = http::Request::put(path).header("content-type", "application/json");
+    world.client.request_text(request.body(serde_json::to_vec(&now)?)?).await?;
+    Ok(())
 }
 
 /// Takes our finalizer off by hand; nobody is there who would put it back.
