@@ -213,6 +213,29 @@ async fn of_ten_thousand_late_writes_etcd_takes_none() {
     println!("etcd: {} late writes, 0 taken", answers.len());
 }
 
+/// It may come later than its answer should have, and then the watch is to tell of it.
+#[tokio::test]
+async fn a_write_that_failed_is_doubted() {
+    let server = server::Etcd::start().await;
+    let (etcd, keys) = (adapter(&server), Keys::new(CLUSTER));
+    let (of, mine, raw) = (Ident::new("shop", "user"), claims("u"), "service.user.a");
+    let late = fence(&etcd).await;
+    let write = [StoreOp::Put(keys.policy(&of), "1".into()), StoreOp::Claim(raw.into(), "1".into())];
+    let told = || {
+        meant(&mine, &write)
+            .into_iter()
+            .filter(|(key, value)| !etcd.intents().fits(key, value.as_deref().map(str::as_bytes)))
+            .map(|(key, _)| key)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(etcd.transact(late, &mine, &write).await, Ok(()));
+    assert!(told().is_empty(), "what took place is no news");
+    let next = Epoch { epoch: 2, holder: "another".into(), ..Epoch::default() };
+    assert!(etcd.swap_epoch(Some(late), &next).await.unwrap());
+    assert_eq!(etcd.transact(late, &mine, &write).await, Err(TxnError::Fenced));
+    assert_eq!(told(), [keys.policy(&of), raw.to_owned(), Keys::raw_claim(raw)]);
+}
+
 /// Nobody but the one that keeps asking comes while it is away.
 #[tokio::test]
 async fn that_an_etcd_is_back_is_noticed_though_nobody_comes() {

@@ -25,6 +25,8 @@ pub struct ClusterWorld {
     pub faults: Faults,
     /// By identity.
     pub resources: Mutex<Resources>,
+    /// How many more there are that nobody looks at.
+    pub more: AtomicUsize,
     /// What the caches do not show yet.
     pub unseen: Mutex<BTreeSet<Ident>>,
     /// How often the API server was asked for all resources.
@@ -52,6 +54,7 @@ impl ClusterWorld {
         Self {
             faults: Faults::of(crash),
             resources: Mutex::default(),
+            more: AtomicUsize::new(0),
             unseen: Mutex::default(),
             fresh_lists: AtomicUsize::new(0),
             services: Mutex::default(),
@@ -127,6 +130,10 @@ impl ClusterState for ClusterWorld {
 
     fn uids(&self) -> BTreeSet<String> {
         self.shown().resources.values().filter_map(ResourceExt::uid).collect()
+    }
+
+    fn count(&self) -> usize {
+        self.shown().resources.len() + self.more.load(SeqCst)
     }
 
     fn fresh(&self) -> Answer<'_, Result<BTreeMap<Ident, String>, Unavailable>> {

@@ -24,21 +24,33 @@ pub struct RouteWorld {
     fields: Mutex<BTreeMap<Ident, BTreeMap<String, Value>>>,
     /// The fields that we own, or whoever made the object.
     ours: Mutex<BTreeMap<Ident, BTreeSet<String>>>,
+    /// Those that somebody took our label off: no watch of ours knows them.
+    unlabelled: Mutex<BTreeSet<Ident>>,
 }
 
 impl RouteWorld {
     /// An empty one.
     pub fn new(crash: &Arc<Crash>) -> Self {
-        let (objects, fields, ours) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { faults: Faults::of(crash), objects, crds_missing: AtomicBool::default(), fields, ours }
+        Self {
+            faults: Faults::of(crash),
+            objects: Mutex::default(),
+            crds_missing: AtomicBool::default(),
+            fields: Mutex::default(),
+            ours: Mutex::default(),
+            unlabelled: Mutex::default(),
+        }
     }
 
     /// The same for another process.
     pub fn copy(&self, crash: &Arc<Crash>) -> Self {
-        let crds_missing = AtomicBool::new(self.crds_missing.load(SeqCst));
-        let fields = Mutex::new(self.fields.try_lock().unwrap().clone());
-        let ours = Mutex::new(self.ours.try_lock().unwrap().clone());
-        Self { faults: Faults::of(crash), objects: Mutex::new(self.state()), crds_missing, fields, ours }
+        Self {
+            faults: Faults::of(crash),
+            objects: Mutex::new(self.state()),
+            crds_missing: AtomicBool::new(self.crds_missing.load(SeqCst)),
+            fields: Mutex::new(self.fields.try_lock().unwrap().clone()),
+            ours: Mutex::new(self.ours.try_lock().unwrap().clone()),
+            unlabelled: Mutex::new(self.unlabelled.try_lock().unwrap().clone()),
+        }
     }
 
     /// Somebody else creates one, if there is none.
@@ -73,9 +85,15 @@ impl RouteWorld {
         self.ours.try_lock().unwrap().insert(at.clone(), fields.collect());
     }
 
+    /// Somebody takes our label off it.
+    pub fn unlabel(&self, at: &Ident) {
+        self.unlabelled.try_lock().unwrap().insert(at.clone());
+    }
+
     /// Somebody deletes it.
     pub fn lose(&self, at: &Ident) {
         self.objects.try_lock().unwrap().remove(at);
+        self.unlabelled.try_lock().unwrap().remove(at);
         self.fields.try_lock().unwrap().remove(at);
     }
 
@@ -101,7 +119,7 @@ impl RouteStore for RouteWorld {
         &'a self,
         namespace: &'a str,
         names: &'a [String],
-        _: bool,
+        wanted: bool,
     ) -> Answer<'a, Result<BTreeMap<String, RouteView>, RouteError>> {
         Box::pin(async move {
             self.faults.read().await?;
@@ -109,10 +127,13 @@ impl RouteStore for RouteWorld {
                 return Err(RouteError::CrdsMissing);
             }
             let objects = self.objects.try_lock().unwrap();
-            let found = names
-                .iter()
-                .filter_map(|name| Some((name.clone(), objects.get(&Ident::new(namespace, name))?.clone())));
-            Ok(found.collect())
+            let unlabelled = self.unlabelled.try_lock().unwrap();
+            let found = |name: &String| {
+                let at = Ident::new(namespace, name);
+                let known = wanted || !unlabelled.contains(&at);
+                Some((name.clone(), objects.get(&at).filter(|_| known)?.clone()))
+            };
+            Ok(names.iter().filter_map(found).collect())
         })
     }
 
@@ -130,6 +151,7 @@ impl RouteStore for RouteWorld {
                     self.fields.try_lock().unwrap().remove(&at);
                 }
                 self.own(&at, &route.spec);
+                self.unlabelled.try_lock().unwrap().remove(&at);
                 let spec = self.merged(&at, route.spec.clone());
                 objects.insert(at, RouteView { owner: Some(owner.uid.clone()), spec });
                 Ok(())
@@ -145,6 +167,7 @@ impl RouteStore for RouteWorld {
                 let at = Ident::new(&owner.ident.namespace, name);
                 if objects.get(&at).is_some_and(|there| there.owner.as_ref() == Some(&owner.uid)) {
                     objects.remove(&at);
+                    self.unlabelled.try_lock().unwrap().remove(&at);
                 }
                 Ok(())
             };

@@ -1,8 +1,12 @@
 //! What a service owner does and sees.
 
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
 use super::scene::{CLUSTER, FULL, Scene, user};
 use crate::model::mark;
 use crate::ports::CatalogOp;
+use crate::reconcile::{Next, RESYNC};
 use fusebox_policy::keys::{Ident, Keys};
 
 #[tokio::test(start_paused = true)]
@@ -119,6 +123,22 @@ async fn removed_sections_are_cleared() {
     assert_eq!(scene.store.state().len(), 1, "the policy alone: {:?}", scene.store.state());
     assert_eq!(scene.told(&user(), "Registered"), "True/NotRequested");
     assert_eq!(scene.told(&user(), "Routed"), "True/NotRequested");
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_without_our_label_go_with_their_section() {
+    let scene = Scene::new();
+    scene.scale(&[("a", true)]);
+    scene.put(&user(), FULL);
+    scene.settle(&user()).await;
+    let routes = scene.routes.state();
+    assert_eq!(routes.len(), 2);
+    for at in routes.keys() {
+        scene.routes.unlabel(at);
+    }
+    scene.put(&user(), "service: { name: user-service }");
+    scene.settle(&user()).await;
+    assert_eq!(scene.routes.state(), [].into());
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,6 +279,27 @@ async fn a_route_object_of_others_is_left_alone() {
     scene.delete(&user());
     scene.settle(&user()).await;
     assert_eq!(scene.routes.state(), [(at, theirs)].into());
+}
+
+/// Nobody may tell when it is out of the way.
+#[tokio::test(start_paused = true)]
+async fn what_is_in_the_way_is_looked_at_again_soon_however_many_there_are() {
+    let scene = Scene::new();
+    scene.cluster.more.store(9_999, SeqCst);
+    scene.scale(&[("a", true)]);
+    let node = crate::model::shard_node(CLUSTER, &user());
+    let theirs = crate::ports::NodeView { exists: true, foreign: true, ..Default::default() };
+    scene.catalog.nodes.try_lock().unwrap().insert(node.clone(), theirs);
+    scene.put(&user(), FULL);
+    scene.settle(&user()).await;
+    assert_eq!(scene.told(&user(), "Registered"), "False/NodeTaken");
+    let next = async || scene.pass(&user()).await.unwrap().next;
+    assert_eq!(next().await, Next::After(RESYNC));
+    assert_eq!(next().await, Next::After(RESYNC), "for as long as it is there");
+    scene.catalog.nodes.try_lock().unwrap().remove(&node);
+    scene.settle(&user()).await;
+    assert_eq!(scene.told(&user(), "Registered"), "True/Registered");
+    assert_eq!(next().await, Next::After(Duration::from_secs(300)), "30 ms for each that rests");
 }
 
 #[tokio::test(start_paused = true)]

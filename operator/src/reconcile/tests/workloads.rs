@@ -267,8 +267,10 @@ pub async fn fresh(scene: &Scene) -> State {
 }
 
 impl Scene {
-    /// Passes over all resources, round by round, until a round writes nothing or the process is dead.
+    /// Passes over all resources, round by round, until two rounds write nothing or the process is dead: what a pass
+    /// lets go of that no status said is remembered only, and news to those before it in the round.
     pub async fn settle_all(&self) {
+        let mut silent = 0;
         for _ in 0..12 {
             let before = self.crash.writes();
             for of in self.cluster.shown().resources.into_keys() {
@@ -278,7 +280,8 @@ impl Scene {
                 }
             }
             let collected = self.collect();
-            if self.crash.writes() == before && !collected {
+            silent = if self.crash.writes() == before && !collected { silent + 1 } else { 0 };
+            if silent == 2 {
                 return;
             }
         }
