@@ -4,6 +4,7 @@ mod guarded;
 pub mod herald;
 pub mod home;
 mod index;
+mod labels;
 pub mod lease;
 pub mod news;
 pub mod routes;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Service;
 use kube::core::Status;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -21,6 +22,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use super::labels::Labels;
 use super::news::{Change, News};
 use super::spare::spare;
 use super::{Guarded, SERVICE_LABEL, Stores};
@@ -51,15 +53,15 @@ pub fn start(client: &Client, wake: &Wake) -> Stores {
     }));
     let (to, all) = (wake.clone(), stores.clone());
     tokio::spawn(each("Service", service_events, move |event| {
-        wake_by(&to, &all, &event, |service| Some(service.name_any()));
+        wake_by(&to, &all, &event, names(&event));
     }));
     // Instances that come and go all the time cost no more than this.
     let (flapping, flaps) = mpsc::unbounded_channel();
     let to = wake.clone();
     tokio::spawn(paced(FLAPS, flaps, move |of| drop(to.send(of))));
-    let all = stores.clone();
+    let (all, mut labels) = (stores.clone(), Labels::default());
     tokio::spawn(each("EndpointSlice", slice_events, move |event| {
-        wake_by(&flapping, &all, &event, |slice| slice.labels().get(SERVICE_LABEL).cloned());
+        wake_by(&flapping, &all, &event, labels.of(&event));
     }));
     stores
 }
@@ -78,18 +80,22 @@ pub fn wake_called(wake: &Wake, stores: &Stores, name: String) {
     }
 }
 
-/// Wakes those that use the Service that an event is about, or did before an edit that is not applied: what they have
-/// registered follows its instances. After a list, all: what it left out is told by nothing else.
-fn wake_by<K: ResourceExt>(
-    wake: &Wake,
-    stores: &Stores,
-    event: &watcher::Event<K>,
-    service: impl Fn(&K) -> Option<String>,
-) {
+/// The Services that an event is about; none where it is a list's.
+fn names(event: &watcher::Event<Service>) -> Vec<String> {
+    match event {
+        watcher::Event::Apply(service) | watcher::Event::Delete(service) => vec![service.name_any()],
+        watcher::Event::Init | watcher::Event::InitApply(_) | watcher::Event::InitDone => Vec::new(),
+    }
+}
+
+/// Wakes those that use one of the `services` that an event is about, or did before an edit that is not applied: what
+/// they have registered follows its instances. After a list, all: what it left out is told by nothing else.
+fn wake_by<K: ResourceExt>(wake: &Wake, stores: &Stores, event: &watcher::Event<K>, services: Vec<String>) {
     match event {
         watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
-            let (Some(namespace), Some(service)) = (object.namespace(), service(object)) else { return };
-            for of in stores.claimants(&namespace, &[Claim::Service(service)]) {
+            let namespace = object.namespace().unwrap_or_default();
+            let claims: Vec<Claim> = services.into_iter().map(Claim::Service).collect();
+            for of in stores.claimants(&namespace, &claims) {
                 let _ = wake.send(ObjectRef::from_obj(&*of));
             }
         }
@@ -197,7 +203,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use fusebox_policy::v1alpha1::ResilientServiceStatus;
-    use k8s_openapi::api::core::v1::Service;
 
     use kube::runtime::utils::Predicate;
 
@@ -400,7 +405,7 @@ spec: {{ service: {{ name: user }} }}
         let service: Service =
             serde_saphyr::from_str("{ metadata: { name: user, namespace: shop } }").unwrap();
         let mut names = |event| {
-            wake_by(&wake, &stores, &event, |service: &Service| Some(service.name_any()));
+            wake_by(&wake, &stores, &event, super::names(&event));
             std::iter::from_fn(|| woken.try_recv().ok()).map(|of| of.name).collect::<BTreeSet<_>>()
         };
         assert!(names(watcher::Event::Init).is_empty());

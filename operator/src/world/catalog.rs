@@ -93,7 +93,8 @@ impl CatalogWorld {
         }
         let mut next = nodes.clone();
         if ensures {
-            next.insert(node.to_owned(), NodeView { exists: true, ..NodeView::default() });
+            // Others may have made it again, with what is theirs on it.
+            let _ = self.step(&mut next, node, &CatalogOp::EnsureNode);
         }
         let mut refused = Vec::new();
         for (at, op) in ops.iter().enumerate().filter(|(_, op)| reaps || **op != CatalogOp::ReapNode) {

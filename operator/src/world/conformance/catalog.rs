@@ -327,6 +327,14 @@ fn told_in_order() -> Vec<Step> {
         TheirNode(one),
         Node(one),
         DropNode(one),
+        // What we removed, and others made again.
+        now(&[EnsureNode, register("a")]),
+        now(&[gone("a", NAMES[0]), ReapNode]),
+        TheirNode(one),
+        TheirEntry(one, "x"),
+        now(&[register("a")]),
+        Node(one),
+        DropNode(one),
         // The epoch moves.
         Swap(At::Newest, 1),
         Epoch,
