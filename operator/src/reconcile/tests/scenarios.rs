@@ -299,7 +299,7 @@ async fn what_is_in_the_way_is_looked_at_again_soon_however_many_there_are() {
     scene.catalog.nodes.try_lock().unwrap().remove(&node);
     scene.settle(&user()).await;
     assert_eq!(scene.told(&user(), "Registered"), "True/Registered");
-    assert_eq!(next().await, Next::After(Duration::from_secs(300)), "30 ms for each that rests");
+    assert_eq!(next().await, Next::After(Duration::from_mins(5)), "30 ms for each that rests");
 }
 
 #[tokio::test(start_paused = true)]
