@@ -13,6 +13,8 @@ mod inbound;
 mod outbound;
 mod rate;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{CustomResource, KubeSchema};
