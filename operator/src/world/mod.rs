@@ -1,6 +1,7 @@
 //! In-memory worlds behind the ports, for the tests: they refuse what the real ones refuse, can go away, and
 //! can crash the process after the n-th write, and can show a process what was true before.
 
+mod admission;
 pub mod apiserver;
 mod catalog;
 mod cluster;

@@ -23,6 +23,12 @@ impl Recording {
         self.0.iter().filter(|line| !line.starts_with("## ")).count()
     }
 
+    /// Is it in an answer?
+    pub fn tells(&self, words: &str) -> bool {
+        let mut answers = self.0.iter().filter_map(|step| step.split_once('\n'));
+        answers.any(|(_, answer)| answer.contains(words))
+    }
+
     /// Panics at the first step where `self`, which `who` gave, differs from what the server gave.
     pub fn must_be(&self, server: &Self, who: &str) {
         let both = self.0.iter().zip(&server.0);

@@ -1,5 +1,6 @@
 //! Kubernetes: resources, their finalizers and statuses, route objects, the Lease.
 
+mod admission;
 mod others;
 mod script;
 
@@ -183,6 +184,15 @@ impl Player {
                 told.collect::<Vec<_>>().join("\n    ")
             }
             Step::Lease | Step::Hold(..) => self.lease(step).await,
+            Step::Declare(name, said) => {
+                self.edits += 1;
+                let new = admission::declared(name, &self.namespace, said);
+                let done = match &self.side {
+                    Side::Memory(memory) => admission::in_memory(&memory.cluster, new, self.edits),
+                    Side::Real(real) => admission::on_server(&real.server, new).await,
+                };
+                done.err().unwrap_or_else(|| "done".to_owned())
+            }
             theirs => {
                 self.edits += 1;
                 match &self.side {

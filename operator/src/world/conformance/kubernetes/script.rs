@@ -2,6 +2,8 @@
 
 use fastrand::Rng;
 
+use super::admission;
+
 pub const NAMES: [&str; 2] = ["user", "two"];
 pub const ROUTES: [&str; 2] = ["r1", "r2"];
 
@@ -21,6 +23,8 @@ pub enum Step {
     Hold(&'static str, Option<usize>),
     // What others do.
     Create(&'static str),
+    /// Creates it, or makes it say this and no more.
+    Declare(&'static str, &'static str),
     Edit(&'static str),
     Label(&'static str),
     Guard(&'static str),
@@ -210,8 +214,10 @@ fn step(rng: &mut Rng) -> Step {
     }
 }
 
-/// The script that is written by hand, with the first seeds, and one for each seed.
+/// Those that are written by hand, with the first seeds, and one for each seed.
 pub fn scripts(seeds: std::ops::Range<u64>) -> Vec<(String, Vec<Step>)> {
-    let first = (seeds.start == 0).then(|| ("told in order".to_owned(), told_in_order()));
-    first.into_iter().chain(seeds.map(|seed| (format!("random {seed}"), random(seed)))).collect()
+    let first = [("told in order", told_in_order()), ("admission", admission::script())];
+    let asked = seeds.start == 0;
+    let first = first.into_iter().filter(|_| asked).map(|(name, steps)| (name.to_owned(), steps));
+    first.chain(seeds.map(|seed| (format!("random {seed}"), random(seed)))).collect()
 }
