@@ -248,6 +248,7 @@ async fn every_field_of_the_schema_acts_and_goes_back_without_a_trace() {
     };
     let wanted = put(&base()).await;
     assert_eq!(scene.told(&user(), "Ready"), "True/Ready", "{:?}", scene.condition(&user(), "Ready"));
+    let admitted = |spec: &Value| scene.admits(&user(), &spec.to_string());
     let (mut acts, mut refused) = (0, 0);
     for (field, value) in choices() {
         let mut spec = base();
@@ -260,6 +261,7 @@ async fn every_field_of_the_schema_acts_and_goes_back_without_a_trace() {
             assert!(why.message.len() > 20, "{field}: {why:?}");
             refused += 1;
         } else {
+            assert_eq!(admitted(&spec), Ok(()), "{field}: {value} acts, if it ever comes to the operator");
             acts += 1;
         }
         assert_eq!(put(&base()).await, wanted, "{field}: {value} and back");
@@ -271,6 +273,9 @@ async fn every_field_of_the_schema_acts_and_goes_back_without_a_trace() {
         let (parent, name) = field.rsplit_once('.').unwrap();
         made[name] = values(field).remove(0);
         assert!(set(&mut spec, parent, Some(&made)), "{parent} has a place");
+        let message = admitted(&spec).unwrap_err();
+        assert!(message.contains("decides and does nothing"), "{field}: {message}");
+        // As it would be beside an older definition.
         put(&spec).await;
         let why = scene.condition(&user(), "Accepted");
         assert!(

@@ -160,6 +160,20 @@ impl Scene {
         resource.metadata.generation = Some(resource.metadata.generation.unwrap_or_default() + 1);
     }
 
+    /// Does the API server take it?
+    pub fn admits(&self, of: &Ident, spec: &str) -> Result<(), String> {
+        let mut new = ResilientService::new(&of.name, spec_of(spec));
+        new.metadata.namespace = Some(of.namespace.clone());
+        self.cluster.admits(&new)
+    }
+
+    /// As [`put`](Self::put), if the API server takes it; else all stays.
+    pub fn apply(&self, of: &Ident, spec: &str) -> Result<(), String> {
+        self.admits(of, spec)?;
+        self.put(of, spec);
+        Ok(())
+    }
+
     /// As `kubectl delete` does.
     pub fn delete(&self, of: &Ident) {
         self.cluster.delete(of, Timestamp::from_second(1000).unwrap());
