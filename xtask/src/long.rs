@@ -83,5 +83,6 @@ pub fn run(cluster: &Cluster, steps: &mut Steps, time: Duration) -> Result<()> {
     step("whole operators over bad days", &mut || {
         in_turn(left(), &["-p", "fusebox-operator", "--lib"], &[DAYS, "--exact"])
     });
+    steps.not_run("the slowest faults on a cluster", "they take one: FUSEBOX_LONG=1 cargo xtask test");
     all
 }

@@ -18,6 +18,8 @@
     reason = "a test's tool: what is in its way fails the test"
 )]
 
+use std::ops::Range;
+
 pub mod chart;
 #[path = "../../../operator/tests/common/consul.rs"]
 pub mod consul;
@@ -39,6 +41,16 @@ pub use operator::Operator;
 pub use process::Process;
 pub use site::{NAMESPACE, RELEASE, Servers, Site, in_release};
 pub use wires::{Aim, Server, Side, Wires, Write};
+
+/// What a proof plays: one seed, by `FUSEBOX_SEED=n`, or those of every run, or those of a long one.
+pub fn seeds(every_run: Range<u64>, long_run: Range<u64>) -> Range<u64> {
+    match std::env::var("FUSEBOX_SEED").map(|seed| seed.parse::<u64>()) {
+        Ok(Ok(seed)) => seed..seed + 1,
+        Ok(Err(error)) => panic!("FUSEBOX_SEED is no number: {error}"),
+        Err(_) if long() => long_run,
+        Err(_) => every_run,
+    }
+}
 
 /// Takes a proof its time, by `FUSEBOX_LONG=1`: every point instead of a sample?
 pub fn long() -> bool {

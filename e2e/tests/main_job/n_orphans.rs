@@ -1,10 +1,16 @@
 //! A finalizer that somebody removes by hand leaves things behind, and they are found.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use fusebox_cluster::install::OPERATOR_NAMESPACE;
 use fusebox_e2e::{World, consul, etcd, eventually, resource, shop};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
+use tokio::time::Instant;
+
+/// Two sweeps.
+const SWEPT: Duration = Duration::from_mins(1);
 
 async fn operators(world: &World, n: u32) -> Result<()> {
     let n = format!("--replicas={n}");
@@ -33,6 +39,7 @@ async fn n_what_a_finalizer_removed_by_hand_leaves_is_swept() -> Result<()> {
     ensure!(!consul::instances(&world, "user.service").await?.is_empty(), "something is left behind");
     operators(&world, 1).await?;
     gone?;
+    let begin = Instant::now();
     eventually("Consul and etcd hold nothing of it", || async {
         let there = consul::instances(&world, "user.service").await?;
         ensure!(there.is_empty(), "{there:?}");
@@ -45,6 +52,9 @@ async fn n_what_a_finalizer_removed_by_hand_leaves_is_swept() -> Result<()> {
         Ok::<_, anyhow::Error>(())
     })
     .await?;
+    let took = begin.elapsed();
+    ensure!(took <= SWEPT, "swept after {took:?}");
+    eprintln!("swept {took:?} after the operator was ready");
     let other = etcd::keys().policy(&etcd::ident("caller"));
     ensure!(etcd::get(&world, &other).await?.is_some(), "the others are left alone");
     Ok(())

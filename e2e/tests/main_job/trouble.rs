@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 /// How long Enforced may stay True while nobody can know: twice the lease of a report.
 const BOUND: Duration = Duration::from_secs(20);
+/// By when a watch has told: the resync, every 30 s, comes later two times of three.
+const BY_WATCH: Duration = Duration::from_secs(10);
 
 async fn backend(world: &World, name: &str, replicas: i32) -> Result<()> {
     let count = format!("--replicas={replicas}");
@@ -82,10 +84,15 @@ async fn trouble_a_foreign_edit_of_a_route_is_healed() -> Result<()> {
     let before = routes.get(plain).await?.data["spec"].clone();
     let foreign = json!({ "spec": { "entryPoints": ["websecure"] } });
     routes.patch(plain, &PatchParams::default(), &Patch::Merge(foreign)).await?;
+    let edited = Instant::now();
     eventually("the route is as declared", || async {
         let now = routes.get(plain).await?.data["spec"].clone();
         ensure!(now == before, "{now}");
         Ok::<_, anyhow::Error>(())
     })
-    .await
+    .await?;
+    let took = edited.elapsed();
+    ensure!(took < BY_WATCH, "healed after {took:?}, which the resync does too");
+    eprintln!("healed after {took:?}");
+    Ok(())
 }

@@ -200,12 +200,7 @@ async fn play(seed: u64) -> Counted {
 /// 300, or 30,000 with `FUSEBOX_LONG=1`.
 #[test]
 fn nobody_who_is_looked_after_turns_critical_and_nothing_leaks() {
-    let variable = |name| std::env::var(name).ok();
-    let seeds = match variable("FUSEBOX_SEED").and_then(|seed| seed.parse().ok()) {
-        Some(seed) => seed..seed + 1,
-        None if fusebox_processes::long() => 0..30_000,
-        None => 0..300,
-    };
+    let seeds = fusebox_processes::seeds(0..300, 0..30_000);
     let many = seeds.end - seeds.start > 1;
     let mut all = Counted::default();
     for seed in seeds.clone() {

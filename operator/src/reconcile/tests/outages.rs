@@ -61,6 +61,50 @@ async fn a_backend_may_go_away_at_any_operation_and_come_back() {
     println!("outages: {outages}");
 }
 
+/// The next process finds it away as well, before it comes back.
+#[tokio::test(start_paused = true)]
+async fn a_crash_during_an_outage_leaves_nothing_either() {
+    let mut crashes = 0;
+    for workload in WORKLOADS {
+        let base = prepared(workload).await;
+        let undisturbed = base.copy();
+        (workload.then)(&undisturbed);
+        undisturbed.settle_all().await;
+        let wanted = State::of(&undisturbed);
+        for outage in &OUTAGES {
+            let points = (0..).flat_map(|n| [true, false].map(|answered| (n, answered)));
+            for (n, answered) in points {
+                let mut scene = base.copy();
+                (workload.then)(&scene);
+                for faults in (outage.of)(&scene) {
+                    faults.set_down(true);
+                }
+                scene.crash.after(n, answered);
+                scene.settle_all().await;
+                if !scene.crash.happened() {
+                    break;
+                }
+                crashes += 1;
+                scene.restart();
+                scene.settle_all().await;
+                let what = format!(
+                    "{} without {}, a crash after write {n}, answered: {answered}",
+                    workload.name, outage.name
+                );
+                assert!(scene.foreign_is_untouched() && scene.shared().is_empty(), "{what}");
+                for faults in (outage.of)(&scene) {
+                    faults.set_down(false);
+                }
+                scene.settle_all().await;
+                State::of(&scene).must_be(&wanted, &what);
+                assert!(scene.foreign_is_untouched() && scene.is_silent().await, "{what}");
+            }
+        }
+    }
+    assert!(crashes > 300, "{crashes}");
+    println!("crashes during an outage: {crashes}");
+}
+
 /// A store as it was, or as good as empty: what others have in it is put back by them.
 struct Loss {
     name: &'static str,

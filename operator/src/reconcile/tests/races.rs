@@ -301,12 +301,13 @@ async fn what_one_took_the_other_does_not_get_though_it_looked_before() {
 }
 
 /// Three resources that are edited at random, each onto names, hosts and keys that the others want as well.
+/// `FUSEBOX_SEED=n` plays one again.
 #[tokio::test(start_paused = true)]
 async fn of_many_edits_and_passes_at_random_no_two_apply_one_claim() {
-    let (seeds, mut writes, mut wrong) = (if fusebox_processes::long() { 5000 } else { 250 }, 0, Vec::new());
+    let (seeds, mut writes, mut wrong) = (fusebox_processes::seeds(0..250, 0..5000), 0, Vec::new());
     let base = prepared(and_elsewhere).await;
     let all = [user(), second(), elsewhere()];
-    for seed in 0..seeds {
+    for seed in seeds.clone() {
         let mut random = fastrand::Rng::with_seed(seed);
         let scene = started(&base).await;
         let mut now = scene.later().await;
@@ -341,8 +342,11 @@ async fn of_many_edits_and_passes_at_random_no_two_apply_one_claim() {
             wrong.push(format!("seed {seed}: {found:?}"));
         }
     }
-    println!("random interleavings of three resources: {seeds} with {writes} writes, {} share", wrong.len());
-    assert!(wrong.is_empty(), "{} of {seeds}, like {:?}", wrong.len(), &wrong[..wrong.len().min(12)]);
+    println!(
+        "random interleavings of three resources: {seeds:?} with {writes} writes, {} share",
+        wrong.len()
+    );
+    assert!(wrong.is_empty(), "{} of {seeds:?}, like {:?}", wrong.len(), &wrong[..wrong.len().min(12)]);
 }
 
 fn wish(at: usize, random: &mut fastrand::Rng) -> String {

@@ -143,6 +143,11 @@ pub const WORKLOADS: &[Workload] = &[
         },
     },
     Workload {
+        name: "created, and all that it asks for is another's",
+        before: full,
+        then: |scene| scene.put(&second(), &rival()),
+    },
+    Workload {
         name: "what it frees is another's",
         before: |scene| {
             full(scene);

@@ -459,7 +459,7 @@ async fn consul_answers_as_it_once_did() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_catalog_in_memory_answers_as_consul() {
     let (mut memory, mut real) = (Player::memory(), Player::real().await);
-    let seeds = if fusebox_processes::long() { 8..2000 } else { 8..160 };
+    let seeds = fusebox_processes::seeds(8..160, 8..2000);
     let server = play(&mut real, seeds.clone()).await;
     play(&mut memory, seeds.clone()).await.must_be(&server, "the world");
     println!("Consul: {} scripts of {} steps, one answer each", seeds.end - seeds.start, server.steps());

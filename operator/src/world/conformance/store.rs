@@ -479,7 +479,7 @@ async fn etcd_answers_as_it_once_did() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_in_memory_answers_as_etcd() {
     let (mut memory, mut real) = (Player::memory(), Player::real().await);
-    let seeds = if fusebox_processes::long() { 8..4000 } else { 8..400 };
+    let seeds = fusebox_processes::seeds(8..400, 8..4000);
     let server = play(&mut real, seeds.clone()).await;
     play(&mut memory, seeds.clone()).await.must_be(&server, "the world");
     println!("etcd: {} scripts of {} steps, one answer each", seeds.end - seeds.start, server.steps());

@@ -118,3 +118,33 @@ async fn the_documented_rights_are_enough_and_a_missing_one_is_named() {
     consul.disarm(NODE).await.unwrap();
     assert_eq!(check(&consul).await, None);
 }
+
+/// Consul says which right it misses, and we which ones are needed.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_right_that_is_taken_away_is_missed_by_name() {
+    let tokens = format!("tokens {{ initial_management = \"{ROOT}\" }}");
+    let acl = format!("acl {{ enabled = true, default_policy = \"deny\", {tokens} }}");
+    let server = server::Consul::start(&[&acl]).await;
+    until("the first token", async || server.takes(ROOT).await).await;
+    let all = token(&server, "all", &RIGHTS).await;
+    let consul = adapter(&server, Some(&all));
+    register(&consul).await;
+    let fence = fence(&consul).await;
+    let (node, instance) = ([CatalogOp::EnsureNode], [CatalogOp::Register(entry("demo-3"))]);
+    for (at, right) in ["node", "service", "key", "session"].into_iter().enumerate() {
+        let rights: Vec<&str> = RIGHTS.into_iter().filter(|kept| *kept != RIGHTS[at]).collect();
+        assert!(RIGHTS[at].starts_with(right) && rights.len() == 3);
+        let some = token(&server, right, &rights).await;
+        server.write("token", &some);
+        let told = match right {
+            "node" => consul.transact(fence, NODE, &node).await.unwrap_err().to_string(),
+            "service" => consul.transact(fence, NODE, &instance).await.unwrap_err().to_string(),
+            "key" => consul.read_epoch().await.unwrap_err().0,
+            _ => consul.create(NODE, "two", TTL).await.unwrap_err().0,
+        };
+        assert!(told.contains(&format!("lacks permission '{right}:")), "{right}: {told}");
+        assert!(RIGHTS.iter().all(|needed| told.contains(needed.split_once(' ').unwrap().0)), "{told}");
+    }
+    server.write("token", &all);
+    assert_eq!(consul.transact(fence, NODE, &instance).await, Ok(()), "with all of them");
+}
