@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{NODE, Process, SERVICE, TTL, adapter, check, entry, fence, register, server, until};
 use crate::deadman::port::{Session, Sessions};
-use crate::ports::{CatalogOp, ConsulCatalog};
+use crate::ports::{CatalogOp, ConsulCatalog, EpochStore};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operators_own_reads_and_writes_and_the_dead_man_leave_each_other_alone() {
