@@ -3,7 +3,8 @@
 //!
 //! # Guarantees
 //! - Everything runs on free ports of this machine, in folders of its own, and ends with its value.
-//! - What the operator sends goes over [`Wires`], where it is counted and where the operator can be killed at any write.
+//! - What the operator sends goes over [`Wires`], where it is counted, and where the operator can be killed at any write and frozen
+//!   at any that is fenced.
 //! - The operator has the rights and the settings that its chart gives it, by a token of its own.
 //!
 //! # Caveats
@@ -30,6 +31,7 @@ pub mod objects;
 mod operator;
 mod process;
 mod proxy;
+mod replica;
 mod site;
 mod wires;
 mod writes;
@@ -39,8 +41,9 @@ pub use etcd::{Etcd, eventually};
 pub use kubernetes::{ApiServer, User};
 pub use operator::Operator;
 pub use process::Process;
+pub use replica::Replica;
 pub use site::{NAMESPACE, RELEASE, Servers, Site, in_release};
-pub use wires::{Aim, Server, Side, Wires, Write};
+pub use wires::{Aim, Late, Outcome, Server, Side, Wires, Write};
 
 /// What a proof plays: one seed, by `FUSEBOX_SEED=n`, or those of every run, or those of a long one.
 pub fn seeds(every_run: Range<u64>, long_run: Range<u64>) -> Range<u64> {

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, Uri, Version, header};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -75,22 +75,23 @@ async fn forward(State(ahead): State<Ahead>, request: Request) -> Response {
     }
     let (mut head, mut body) = request.into_parts();
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let mut write = None;
+    let (mut write, mut sent) = (None, Bytes::new());
     if writes::may_be_write(server, &head.method, head.uri.path()) {
         let Ok(bytes) = body.collect().await else { return StatusCode::BAD_GATEWAY.into_response() };
-        let bytes = bytes.to_bytes();
-        write = writes::write(server, &head.method, head.uri.path(), &bytes);
-        body = Body::from(bytes);
+        sent = bytes.to_bytes();
+        write = writes::write(server, &head.method, head.uri.path(), &sent);
+        body = Body::from(sent.clone());
     }
     wires.pass().await;
     wires.request(server, head.method.as_str(), &path);
-    let shot = write.and_then(|what| {
-        let side = wires.count(server, what.clone())?;
-        Some((side, Write { server, what }))
-    });
+    let write = write.map(|what| Write { server, what });
+    let shot = write.as_ref().and_then(|at| Some((wires.count(at)?, at.clone())));
     if let Some((Side::Before, at)) = &shot {
         wires.shoot(at.clone()).await;
     }
+    // Perhaps it was frozen here.
+    wires.pass().await;
+    let late = write.and_then(|write| wires.deliver(&write));
     head.uri = format!("{url}{path}").parse::<Uri>().unwrap();
     head.version = if server == Server::Etcd { Version::HTTP_2 } else { Version::HTTP_11 };
     head.headers.remove(header::HOST);
@@ -105,8 +106,15 @@ async fn forward(State(ahead): State<Ahead>, request: Request) -> Response {
         wires.shoot(at).await;
         return StatusCode::BAD_GATEWAY.into_response();
     }
+    let mut body = Body::new(body);
+    if let Some(place) = late {
+        let Ok(whole) = body.collect().await else { return StatusCode::BAD_GATEWAY.into_response() };
+        let (trailers, bytes) = (whole.trailers().cloned(), whole.to_bytes());
+        wires.answered(place, writes::outcome(server, &sent, head.status, &bytes));
+        body = Body::new(Full::new(bytes).with_trailers(async move { trailers.map(Ok) }));
+    }
     wires.pass().await;
     head.headers.remove(header::CONNECTION);
     head.headers.remove(header::TRANSFER_ENCODING);
-    Response::from_parts(head, Body::new(body))
+    Response::from_parts(head, body)
 }

@@ -16,8 +16,8 @@ use crate::etcd::Etcd;
 use crate::kubernetes::{ApiServer, User};
 use crate::objects;
 use crate::operator::Operator;
-use crate::proxy::Proxy;
-use crate::wires::{Server, Wires};
+use crate::replica::Replica;
+use crate::wires::Wires;
 
 /// The namespace of the operator's release.
 pub const NAMESPACE: &str = "fusebox";
@@ -55,7 +55,7 @@ pub struct Site {
     /// What the chart rendered.
     pub chart: Chart,
     program: PathBuf,
-    proxies: [Proxy; 3],
+    first: Replica,
     folder: TempDir,
 }
 
@@ -72,27 +72,19 @@ impl Site {
         let groups = format!("system:serviceaccounts,system:serviceaccounts:{NAMESPACE}");
         let user = User { name: &account, token: TOKEN, groups: &groups };
         let kubernetes = ApiServer::start(&[user]).await;
-        let wires = Wires::default();
-        let proxy = |server, url: String, authority| {
-            let wires = wires.clone();
-            async move { Proxy::before(server, &url, authority, wires).await }
-        };
-        let proxies = [
-            proxy(Server::Kubernetes, kubernetes.url(), kubernetes.authority()).await,
-            proxy(Server::Consul, servers.consul.url(), "").await,
-            proxy(Server::Etcd, servers.etcd.url(), "").await,
-        ];
+        let first = Replica::new("operator-0", &kubernetes, servers).await;
+        let [_, consul, etcd] = first.urls();
         let mut values = values.clone();
-        values["consul"]["address"] = json!(proxies[1].url());
-        values["etcd"]["endpoints"] = json!([proxies[2].url()]);
+        values["consul"]["address"] = json!(consul);
+        values["etcd"]["endpoints"] = json!([etcd]);
         let chart = Chart::render(RELEASE, NAMESPACE, &values);
         let site = Self {
             kubernetes,
             servers: servers.clone(),
-            wires,
+            wires: first.wires.clone(),
             chart,
             program: program.into(),
-            proxies,
+            first,
             folder: tempfile::tempdir().unwrap(),
         };
         site.kubernetes.apply(&objects::namespace(NAMESPACE)).await;
@@ -100,7 +92,6 @@ impl Site {
             site.kubernetes.apply(&definition).await;
         }
         site.grant().await;
-        site.write_kubeconfig();
         site
     }
 
@@ -113,11 +104,44 @@ impl Site {
         }
     }
 
-    fn write_kubeconfig(&self) {
+    /// The place of another replica.
+    pub async fn replica(&self, pod: &str) -> Replica {
+        Replica::new(pod, &self.kubernetes, &self.servers).await
+    }
+
+    /// Starts an operator with the chart's settings, and `more` on top; what it sends goes over the wires.
+    pub async fn operator(&self, more: &[(&str, &str)]) -> Operator {
+        self.operator_at(&self.first, more).await
+    }
+
+    /// Starts one in this place.
+    pub async fn operator_at(&self, place: &Replica, more: &[(&str, &str)]) -> Operator {
+        let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut environment = self.chart.environment();
+        for (chart, own) in self.first.urls().iter().zip(place.urls()) {
+            let named = environment.iter_mut().filter(|(_, value)| value == chart);
+            named.for_each(|(_, value)| value.clone_from(&own));
+        }
+        let [kubernetes, ..] = place.urls();
+        environment.extend([
+            text("KUBECONFIG", &self.kubeconfig(&place.pod, &kubernetes)),
+            text("POD_NAME", &place.pod),
+            text("POD_NAMESPACE", NAMESPACE),
+        ]);
+        environment.extend(more.iter().map(|(name, value)| text(name, value)));
+        let listen = format!("127.0.0.1:{}", free_port().await);
+        let log = self.folder.path().join(format!("{}.log", place.pod));
+        let operator = Operator::start(&self.program, &log, listen, &environment);
+        place.wires.carry(operator.pid());
+        operator
+    }
+
+    /// The path of a pod's configuration.
+    fn kubeconfig(&self, pod: &str, server: &str) -> String {
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{ "name": "site", "cluster": { "server": self.proxies[0].url() } }],
+            "clusters": [{ "name": "site", "cluster": { "server": server } }],
             "users": [{ "name": "operator", "user": { "token": TOKEN } }],
             "contexts": [{
                 "name": "site",
@@ -125,24 +149,9 @@ impl Site {
             }],
             "current-context": "site",
         });
-        std::fs::write(self.folder.path().join("kubeconfig"), config.to_string()).unwrap();
-    }
-
-    /// Starts an operator with the chart's settings, and `more` on top; what it sends goes over the wires.
-    pub async fn operator(&self, more: &[(&str, &str)]) -> Operator {
-        let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let mut environment = self.chart.environment();
-        environment.extend([
-            ("KUBECONFIG".to_owned(), self.folder.path().join("kubeconfig").display().to_string()),
-            text("POD_NAME", "operator-0"),
-            text("POD_NAMESPACE", NAMESPACE),
-        ]);
-        environment.extend(more.iter().map(|(name, value)| text(name, value)));
-        let listen = format!("127.0.0.1:{}", free_port().await);
-        let log = self.folder.path().join("operator.log");
-        let operator = Operator::start(&self.program, &log, listen, &environment);
-        self.wires.carry(operator.pid());
-        operator
+        let path = self.folder.path().join(format!("{pod}.kubeconfig"));
+        std::fs::write(&path, config.to_string()).unwrap();
+        path.display().to_string()
     }
 
     /// Takes away the Lease of an operator that was killed, as its running out would: the next one leads at once.

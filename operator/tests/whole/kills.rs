@@ -10,13 +10,10 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::picture::picture;
-use crate::workload::{CLUSTER, NAMESPACE, STEPS, Step, prepare, take, values};
+use crate::undisturbed::{DEADLINE, REST, undisturbed};
+use crate::workload::{CLUSTER, NAMESPACE, STEPS, Step, prepare, seed, take, values};
 use crate::{ALONE, PROGRAM};
 
-/// How long nothing may be written once a step is done.
-const REST: Duration = Duration::from_secs(2);
-/// Ten times what is seen.
-const DEADLINE: Duration = Duration::from_secs(90);
 /// How many points an ordinary run takes.
 const SAMPLE: usize = 6;
 
@@ -30,10 +27,10 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    async fn start(site: &'a Site, aim: Option<Aim>, again: Option<Aim>) -> Self {
+    async fn start(site: &'a Site, aim: Aim, again: Aim) -> Self {
         site.free_lease().await;
-        site.wires.aim(aim);
-        Self { site, operator: site.operator(&[]).await, again, shots: Vec::new() }
+        site.wires.aim(Some(aim));
+        Self { site, operator: site.operator(&[]).await, again: Some(again), shots: Vec::new() }
     }
 
     /// Another process in the place of one that was killed; one that ended for another reason is a failure.
@@ -98,51 +95,9 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Is a step done, as far as it can be told without a run to compare with?
-fn is_done(step: Step, now: &Value) -> bool {
-    let resource = &now["kubernetes"]["resources"]["user"];
-    if step == Step::Delete {
-        return resource.is_null();
-    }
-    let conditions = resource["status"]["conditions"].as_array();
-    let entries = |node: &Value| node["services"]["Services"].as_array().map_or(0, Vec::len);
-    let nodes = now["consul"]["nodes"].as_object().unwrap();
-    let ours = || nodes.iter().filter(|(name, _)| name.starts_with("fusebox-demo-"));
-    let wanted = if step == Step::Scale { 3 } else { 2 };
-    let generation = if step == Step::Create { 1 } else { 2 };
-    conditions.is_some_and(|all| {
-        all.iter()
-            .any(|c| c["type"] == "Ready" && c["status"] == "True" && c["observedGeneration"] == generation)
-    }) && ours().map(|(_, node)| entries(node)).sum::<usize>() == wanted
-        && ours().all(|(_, node)| node["checks"].to_string().contains("fusebox-dead-man"))
-}
-
-/// The undisturbed run: what is there after each step, and every write.
-async fn reference(site: &Site) -> (Vec<Value>, Vec<Write>) {
-    let mut run = Run::start(site, None, None).await;
-    let mut pictures = Vec::new();
-    for step in STEPS {
-        take(site, step).await;
-        run.until(&format!("{step:?}"), |now| is_done(step, now)).await;
-        // A status is written once a second at most: only what stays is what is there.
-        let settled = loop {
-            let before = site.wires.writes().len();
-            sleep(REST).await;
-            if site.wires.writes().len() == before {
-                break picture(site, CLUSTER, NAMESPACE).await;
-            }
-        };
-        pictures.push(settled);
-    }
-    assert!(run.shots.is_empty());
-    let writes = site.wires.writes();
-    run.operator.kill().await;
-    (pictures, writes)
-}
-
 /// One run with a kill, and one in its recovery; the writes they were at.
 async fn killed(site: &Site, aim: Aim, again: Aim, reference: &[Value]) -> Vec<Write> {
-    let mut run = Run::start(site, Some(aim), Some(again)).await;
+    let mut run = Run::start(site, aim, again).await;
     for (step, wanted) in STEPS.into_iter().zip(reference) {
         take(site, step).await;
         run.until(&format!("{aim:?}: {step:?} as without a kill, {wanted:#}"), |now| now == wanted).await;
@@ -179,13 +134,9 @@ async fn a_kill_at_any_write_on_the_wire_changes_nothing_in_the_end() {
     let _alone = ALONE.lock().await;
     let site = Site::start(PROGRAM, &values()).await;
     prepare(&site).await;
-    let (pictures, writes) = reference(&site).await;
+    let (pictures, writes) = undisturbed(&site).await;
     let all = points(&writes);
-    // Another sample every day; a run of an earlier day again with FUSEBOX_SEED.
-    let seed = std::env::var("FUSEBOX_SEED").map_or_else(
-        |_| usize::try_from(jiff::Timestamp::now().as_second() / 86_400).unwrap(),
-        |seed| seed.parse().unwrap(),
-    );
+    let seed = seed();
     // Odd, so that both sides are in it.
     let every = if fusebox_processes::long() { 1 } else { all.len().div_ceil(SAMPLE) | 1 };
     let chosen: Vec<Aim> = all.iter().copied().skip(seed % every).step_by(every).collect();

@@ -1,12 +1,14 @@
-//! The whole program between real servers, killed at exact writes, with exact rights, beside another of its kind, and on its
-//! way back from each fault.
+//! The whole program between real servers, killed and frozen at exact writes, with exact rights, beside another of its kind,
+//! and on its way back from each fault.
 #![allow(missing_docs, clippy::expect_used, clippy::panic, clippy::unwrap_used)] // all of it is tests
 
+mod freezes;
 mod kills;
 mod neighbours;
 mod picture;
 mod recovery;
 mod rights;
+mod undisturbed;
 mod workload;
 
 use tokio::sync::Mutex;

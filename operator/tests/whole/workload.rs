@@ -108,3 +108,11 @@ pub async fn foreign(site: &Site) {
         etcd.put(key, "theirs", None).await.unwrap();
     }
 }
+
+/// Another sample every day; that of an earlier day again with `FUSEBOX_SEED`.
+pub fn seed() -> usize {
+    std::env::var("FUSEBOX_SEED").map_or_else(
+        |_| usize::try_from(jiff::Timestamp::now().as_second() / 86_400).unwrap(),
+        |seed| seed.parse().unwrap(),
+    )
+}
