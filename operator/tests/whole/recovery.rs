@@ -2,12 +2,17 @@
 //! routed and published as it is declared, and says so. While a fault lasts, or just before it, a resource is edited
 //! and an instance changes. The figures are printed; what is asserted is that there is a way back.
 //!
-//! Every run has what is over soon, `FUSEBOX_LONG=1` has all of it, and more often.
+//! What somebody changes of what is ours is seen by a watch: the resync would come later than that.
+//!
+//! Every run has what is over soon, `FUSEBOX_LONG=1` has all of it, and more often; `FUSEBOX_FAULT=restarted` only those
+//! whose name has that in it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{CompactionOptions, DeleteOptions};
-use fusebox_processes::{Operator, Server, Site, objects};
+use fusebox_operator::reconcile::RESYNC;
+use fusebox_processes::{Consul, Etcd, Operator, Server, Site, objects};
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -27,6 +32,8 @@ const LASTS: Duration = Duration::from_secs(8);
 const POD: &str = "pod-";
 /// A status is written once a second at most: what came before has to be over.
 const BETWEEN: Duration = Duration::from_millis(1500);
+/// Who was looked at just now is looked at again, by itself, after twice this: sooner a watch has told.
+const TOLD: Duration = Duration::from_secs(RESYNC.as_secs() / 2);
 /// Many times what is seen.
 const PATIENCE: Duration = Duration::from_mins(3);
 
@@ -38,6 +45,9 @@ enum Fault {
     Ended,
     Silent(&'static [Server]),
     Refusing(&'static [Server]),
+    ConsulRestarted,
+    ConsulReplaced,
+    EtcdRestarted,
     ConsulEmptied,
     EtcdEmptied,
     EtcdCompacted,
@@ -49,7 +59,7 @@ enum Fault {
 }
 
 /// With the rows of the matrix in `docs/reliability.md`.
-const FAULTS: [(&str, &str, Fault); 19] = [
+const FAULTS: [(&str, &str, Fault); 22] = [
     ("", "none, an edit and an instance", Fault::None),
     ("F1", "the operator killed", Fault::Killed),
     ("F1", "the operator killed with its pod", Fault::PodLost),
@@ -61,10 +71,13 @@ const FAULTS: [(&str, &str, Fault); 19] = [
     ("F15", "etcd compacted", Fault::EtcdCompacted),
     ("F17", "etcd silent", Fault::Silent(&[Server::Etcd])),
     ("F17", "etcd refusing", Fault::Refusing(&[Server::Etcd])),
+    ("F17", "etcd killed, and restarted on its data", Fault::EtcdRestarted),
     ("F17", "all in etcd deleted", Fault::EtcdEmptied),
     ("F18, F22", "a key in etcd changed by somebody", Fault::KeyChanged),
     ("F19", "Consul silent", Fault::Silent(&[Server::Consul])),
     ("F19", "Consul refusing", Fault::Refusing(&[Server::Consul])),
+    ("F19", "Consul killed, and restarted on its data", Fault::ConsulRestarted),
+    ("F20", "Consul killed, and restarted without its data", Fault::ConsulReplaced),
     ("F20", "all in Consul deleted", Fault::ConsulEmptied),
     ("F22", "an entry in Consul changed by somebody", Fault::EntryChanged),
     ("F22", "a route changed by somebody", Fault::RouteChanged),
@@ -75,6 +88,11 @@ impl Fault {
     /// Is it over soon? Then every run has it.
     fn is_short(self) -> bool {
         !matches!(self, Self::PodLost | Self::FinalizerRemoved | Self::Silent(_) | Self::Refusing(_))
+    }
+
+    /// Does somebody change what is ours?
+    fn is_foreign(self) -> bool {
+        matches!(self, Self::EntryChanged | Self::KeyChanged | Self::RouteChanged)
     }
 }
 
@@ -87,8 +105,8 @@ struct One {
     there: bool,
 }
 
-struct Town<'a> {
-    site: &'a Site,
+struct Town {
+    site: Site,
     operator: Operator,
     all: Vec<One>,
     turn: usize,
@@ -139,8 +157,8 @@ async fn start(site: &Site, pod: usize) -> Operator {
     site.operator(&[("POD_UID", &format!("{POD}{pod}"))]).await
 }
 
-impl<'a> Town<'a> {
-    async fn new(site: &'a Site) -> Self {
+impl Town {
+    async fn new(site: Site) -> Self {
         site.kubernetes.apply(&objects::namespace(NAMESPACE)).await;
         let one = |n| One { name: format!("user-{n}"), timeout: 1000, instances: 2, there: true };
         let all: Vec<One> = (0..RESOURCES).map(one).collect();
@@ -149,7 +167,8 @@ impl<'a> Town<'a> {
             site.kubernetes.apply(&one.slice()).await;
             site.kubernetes.apply(&one.resource()).await;
         }
-        Self { site, operator: start(site, 0).await, all, turn: 0, pods: 0 }
+        let operator = start(&site, 0).await;
+        Self { site, operator, all, turn: 0, pods: 0 }
     }
 
     /// Another one each time.
@@ -167,10 +186,19 @@ impl<'a> Town<'a> {
         self.site.kubernetes.apply(&self.all[scaled].slice()).await;
     }
 
+    /// One that was edited, and looked at, just now.
+    async fn looked_at(&mut self) -> String {
+        let edited = self.next();
+        self.all[edited].timeout += 1;
+        self.site.kubernetes.apply(&self.all[edited].resource()).await;
+        self.back("an edit").await;
+        self.all[edited].name.clone()
+    }
+
     /// As a kubelet would.
     async fn keep_alive(&mut self) {
         if self.operator.ended().is_some() {
-            self.operator = start(self.site, self.pods).await;
+            self.operator = start(&self.site, self.pods).await;
         }
     }
 
@@ -245,8 +273,7 @@ impl<'a> Town<'a> {
 
     /// These servers say nothing for a while, or are away for whoever balances them.
     async fn cut_off(&mut self, servers: &[Server], is_silent: bool) {
-        let site = self.site;
-        let harm = |harmed: bool| {
+        let harm = |site: &Site, harmed: bool| {
             for &server in servers {
                 match (is_silent, server) {
                     (false, server) => site.wires.refuse(server, harmed),
@@ -257,7 +284,7 @@ impl<'a> Town<'a> {
             }
         };
         let can_work = !is_silent || !servers.contains(&Server::Kubernetes);
-        harm(true);
+        harm(&self.site, true);
         let end = Instant::now() + LASTS;
         if can_work {
             sleep(LASTS / 4).await;
@@ -267,16 +294,22 @@ impl<'a> Town<'a> {
             self.keep_alive().await;
             sleep(Duration::from_millis(50)).await;
         }
-        harm(false);
+        harm(&self.site, false);
         if !can_work {
             self.work().await;
         }
     }
 
+    fn consul(&mut self) -> &mut Consul {
+        Arc::get_mut(&mut self.site.servers.consul).expect("nobody shares it")
+    }
+
+    fn etcd(&mut self) -> &mut Etcd {
+        Arc::get_mut(&mut self.site.servers.etcd).expect("nobody shares it")
+    }
+
     /// Lets it happen, and waits for its end.
     async fn suffer(&mut self, fault: Fault) {
-        let site = self.site;
-        let asked = async |path: &str, body: Value| site.servers.consul.ask("PUT", path, &body).await;
         match fault {
             Fault::None => self.work().await,
             Fault::Killed | Fault::PodLost => {
@@ -293,61 +326,75 @@ impl<'a> Town<'a> {
             }
             Fault::Silent(servers) => self.cut_off(servers, true).await,
             Fault::Refusing(servers) => self.cut_off(servers, false).await,
+            Fault::ConsulRestarted | Fault::ConsulReplaced => {
+                self.consul().kill().await;
+                self.work().await;
+                if matches!(fault, Fault::ConsulReplaced) {
+                    self.consul().wipe();
+                }
+                self.consul().run().await;
+            }
+            Fault::EtcdRestarted => {
+                self.etcd().kill().await;
+                self.work().await;
+                self.etcd().run().await;
+            }
             Fault::ConsulEmptied => {
-                let nodes = site.servers.consul.get("/v1/catalog/nodes").await;
+                let consul = &self.site.servers.consul;
+                let nodes = consul.get("/v1/catalog/nodes").await;
                 for node in nodes.as_array().unwrap().iter().map(|node| node["Node"].as_str().unwrap()) {
                     if node != "consul" {
-                        asked("/v1/catalog/deregister", json!({ "Node": node })).await;
+                        consul.ask("PUT", "/v1/catalog/deregister", &json!({ "Node": node })).await;
                     }
                 }
-                site.servers.consul.ask("DELETE", "/v1/kv/?recurse", &Value::Null).await;
+                consul.ask("DELETE", "/v1/kv/?recurse", &Value::Null).await;
             }
             Fault::EtcdEmptied => {
                 let all = DeleteOptions::new().with_all_keys();
-                site.servers.etcd.client().await.delete("", Some(all)).await.unwrap();
+                self.site.servers.etcd.client().await.delete("", Some(all)).await.unwrap();
             }
             Fault::EtcdCompacted => {
-                let mut client = site.servers.etcd.client().await;
+                let mut client = self.site.servers.etcd.client().await;
                 self.work().await;
                 let revision = client.get("any", None).await.unwrap().header().unwrap().revision();
                 client.compact(revision, Some(CompactionOptions::new().with_physical())).await.unwrap();
             }
             Fault::EntryChanged => {
-                let next = self.next();
-                let name = &self.all[next].name;
-                let found = site.servers.consul.get(&format!("/v1/catalog/service/{name}")).await;
+                let name = self.looked_at().await;
+                let consul = &self.site.servers.consul;
+                let found = consul.get(&format!("/v1/catalog/service/{name}")).await;
                 let entry = json!({ "Node": found[0]["Node"], "ServiceID": found[0]["ServiceID"] });
-                asked("/v1/catalog/deregister", entry).await;
+                consul.ask("PUT", "/v1/catalog/deregister", &entry).await;
             }
             Fault::KeyChanged => {
-                let next = self.next();
-                let key = format!("/fusebox/v1/{CLUSTER}/policy/{NAMESPACE}/{}", self.all[next].name);
-                site.servers.etcd.client().await.put(key, "garbage", None).await.unwrap();
+                let key = format!("/fusebox/v1/{CLUSTER}/policy/{NAMESPACE}/{}", self.looked_at().await);
+                self.site.servers.etcd.client().await.put(key, "garbage", None).await.unwrap();
             }
             Fault::RouteChanged => {
-                let next = self.next();
-                site.kubernetes.delete(&route(&self.all[next].name)).await;
+                let name = self.looked_at().await;
+                self.site.kubernetes.delete(&route(&name)).await;
             }
             Fault::Recreated => {
                 let one = self.next();
                 let resource = self.all[one].resource();
-                site.kubernetes.delete(&resource).await;
-                let api = site.kubernetes.api(&resource);
+                self.site.kubernetes.delete(&resource).await;
+                let api = self.site.kubernetes.api(&resource);
                 while api.get_opt(&self.all[one].name).await.unwrap().is_some() {
                     sleep(Duration::from_millis(5)).await;
                 }
-                site.kubernetes.apply(&resource).await;
+                self.site.kubernetes.apply(&resource).await;
             }
             Fault::FinalizerRemoved => {
                 let one = self.next();
                 let (name, like) = (self.all[one].name.clone(), self.all[one].resource());
-                let (api, none) = (site.kubernetes.api(&like), json!({ "metadata": { "finalizers": null } }));
+                let (api, none) =
+                    (self.site.kubernetes.api(&like), json!({ "metadata": { "finalizers": null } }));
                 // It would put it back.
                 self.operator.freeze(true);
                 api.patch(&name, &PatchParams::default(), &Patch::Merge(none)).await.unwrap();
-                site.kubernetes.delete(&like).await;
+                self.site.kubernetes.delete(&like).await;
                 // There is nobody who collects what belonged to it.
-                site.kubernetes.delete(&route(&name)).await;
+                self.site.kubernetes.delete(&route(&name)).await;
                 self.operator.freeze(false);
                 self.all[one].there = false;
             }
@@ -361,22 +408,30 @@ async fn there_is_a_way_back_from_each_fault() {
     let values = json!({
         "cluster": CLUSTER, "consul": {}, "etcd": { "allowedKeyPrefixes": { NAMESPACE: ["service."] } },
     });
-    let site = Site::start(PROGRAM, &values).await;
-    let mut town = Town::new(&site).await;
+    let mut town = Town::new(Site::start(PROGRAM, &values).await).await;
     town.back("the first publication").await;
     let mut all = Vec::new();
-    for (rows, what, fault) in
-        FAULTS.into_iter().filter(|(_, _, fault)| fusebox_processes::long() || fault.is_short())
-    {
+    let only = std::env::var("FUSEBOX_FAULT").ok();
+    let is_played = |what: &str, fault: Fault| match &only {
+        Some(only) => what.contains(only.as_str()),
+        None => fusebox_processes::long() || fault.is_short(),
+    };
+    for (rows, what, fault) in FAULTS.into_iter().filter(|(_, what, fault)| is_played(what, *fault)) {
         let mut ways = Vec::new();
         for _ in 0..TIMES[usize::from(fusebox_processes::long())] {
             sleep(BETWEEN).await;
             Box::pin(town.suffer(fault)).await;
-            ways.push(town.back(what).await);
+            let way = town.back(what).await;
+            assert!(
+                !fault.is_foreign() || way < TOLD,
+                "{what}: no watch told of it, {way:?}\n{}",
+                town.operator.said()
+            );
+            ways.push(way);
             // One that was forced away comes again.
             for one in &mut town.all {
                 if !std::mem::replace(&mut one.there, true) {
-                    site.kubernetes.apply(&one.resource()).await;
+                    town.site.kubernetes.apply(&one.resource()).await;
                 }
             }
             town.back(&format!("after {what}")).await;
@@ -384,6 +439,7 @@ async fn there_is_a_way_back_from_each_fault() {
         println!("{rows}: {what}: {}", told(&mut ways));
         all.extend(ways);
     }
+    assert!(!all.is_empty(), "no fault has {only:?} in its name");
     println!("all of them: {}", told(&mut all));
 }
 
