@@ -27,7 +27,8 @@ const ALONE: &str = "--test-threads=1";
 /// The proof that has no end.
 const DAYS: &str = "simulation::days::whole_operators_survive_bad_days";
 
-/// Runs them for about `time`. What fails does not keep the others from being run.
+/// Runs them all, however long it takes, and plays seeds for what is left of `time`. What fails does not keep the others
+/// from being run.
 pub fn run(cluster: &Cluster, steps: &mut Steps, time: Duration) -> Result<()> {
     let end = Instant::now() + time;
     let left = || end.saturating_duration_since(Instant::now());

@@ -20,11 +20,12 @@ pub struct Args {
     /// Leave the cluster up at the end
     #[arg(long)]
     keep: bool,
-    /// Run the long proofs instead, for about so many minutes (30 if none are given; no cluster): loom with
-    /// higher bounds, a hundred times the random cases, every crash pair, 1,000 rotations of the dead man; then
-    /// seeds nobody has played before for the rest of the time, of Enforced and of whole operators. A seed that
-    /// fails is told with the command that plays it again
-    #[arg(long, value_name = "MINUTES", num_args = 0..=1, default_missing_value = "30", conflicts_with = "keep")]
+    /// Run the long proofs instead (no cluster): loom with higher bounds, a hundred times the random cases, SIGKILL
+    /// and SIGSTOP at every write, every fault on real servers five times, 2,000 resources. They take an hour and a
+    /// half on two cores, however many minutes are given (120 if none are); for the rest of those, but a minute at
+    /// least, seeds are played that nobody has played before, of Enforced and of whole operators. A seed that fails
+    /// is told with the command that plays it again
+    #[arg(long, value_name = "MINUTES", num_args = 0..=1, default_missing_value = "120", conflicts_with = "keep")]
     long: Option<u64>,
 }
 
