@@ -1,17 +1,14 @@
 //! A pass is dropped at each point where it waits: what it leaves, the same process and the next one mend.
 
 use super::steps::{round, steps};
-use super::workloads::{State, WORKLOADS, prepared};
+use super::workloads::{State, WORKLOADS, prepared, undisturbed};
 
 #[tokio::test(start_paused = true)]
 async fn a_pass_may_be_dropped_wherever_it_waits() {
     let mut points = 0;
     for workload in WORKLOADS {
         let base = prepared(workload).await;
-        let undisturbed = base.copy();
-        (workload.then)(&undisturbed);
-        undisturbed.settle_all().await;
-        let wanted = State::of(&undisturbed);
+        let wanted = undisturbed(&base, workload).await;
         let first = points;
         for k in 1.. {
             let mut done = false;

@@ -4,7 +4,7 @@ use std::mem;
 
 use super::scene::Scene;
 use super::steps::{round, steps};
-use super::workloads::{State, WORKLOADS, prepared};
+use super::workloads::{State, WORKLOADS, prepared, undisturbed};
 
 /// Writes that took place: fenced ones, and those of Kubernetes, which has no fence.
 fn writes(scene: &Scene) -> (usize, usize) {
@@ -17,10 +17,7 @@ async fn who_is_deposed_between_two_operations_writes_nothing_more() {
     let (mut handovers, mut under_way) = (0, 0);
     for workload in WORKLOADS {
         let base = prepared(workload).await;
-        let undisturbed = base.copy();
-        (workload.then)(&undisturbed);
-        undisturbed.settle_all().await;
-        let wanted = State::of(&undisturbed);
+        let wanted = undisturbed(&base, workload).await;
         for k in 1.. {
             let mut scene = base.copy();
             (workload.then)(&scene);

@@ -3,7 +3,7 @@
 
 use super::scene::Scene;
 use super::steps::{round, steps};
-use super::workloads::{State, WORKLOADS, prepared};
+use super::workloads::{State, WORKLOADS, prepared, undisturbed};
 use crate::world::Faults;
 
 struct Outage {
@@ -30,10 +30,7 @@ async fn a_backend_may_go_away_at_any_operation_and_come_back() {
     let mut outages = 0;
     for workload in WORKLOADS {
         let base = prepared(workload).await;
-        let undisturbed = base.copy();
-        (workload.then)(&undisturbed);
-        undisturbed.settle_all().await;
-        let wanted = State::of(&undisturbed);
+        let wanted = undisturbed(&base, workload).await;
         for outage in &OUTAGES {
             for n in 0.. {
                 let scene = base.copy();
@@ -67,10 +64,7 @@ async fn a_crash_during_an_outage_leaves_nothing_either() {
     let mut crashes = 0;
     for workload in WORKLOADS {
         let base = prepared(workload).await;
-        let undisturbed = base.copy();
-        (workload.then)(&undisturbed);
-        undisturbed.settle_all().await;
-        let wanted = State::of(&undisturbed);
+        let wanted = undisturbed(&base, workload).await;
         for outage in &OUTAGES {
             let points = (0..).flat_map(|n| [true, false].map(|answered| (n, answered)));
             for (n, answered) in points {
@@ -139,10 +133,7 @@ async fn a_store_may_be_wiped_or_restored_under_a_pass() {
     let (mut losses, mut unseen) = (0, 0);
     for workload in WORKLOADS {
         let base = prepared(workload).await;
-        let undisturbed = base.copy();
-        (workload.then)(&undisturbed);
-        undisturbed.settle_all().await;
-        let wanted = State::of(&undisturbed);
+        let wanted = undisturbed(&base, workload).await;
         for loss in &LOSSES {
             let mut too_late = 0;
             'point: for k in 1.. {

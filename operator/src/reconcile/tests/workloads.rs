@@ -190,6 +190,14 @@ pub async fn prepared(workload: &Workload) -> Scene {
     scene
 }
 
+/// What a process that nothing disturbs makes of it.
+pub async fn undisturbed(base: &Scene, workload: &Workload) -> State {
+    let scene = base.copy();
+    (workload.then)(&scene);
+    scene.settle_all().await;
+    State::of(&scene)
+}
+
 /// Everything that there is, but for times.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
