@@ -77,6 +77,15 @@ const RIGHTS: [&str; 4] = [
 ];
 const ROOT: &str = "11111111-2222-3333-4444-555555555555";
 
+/// Who has no token may do nothing.
+async fn asking_for_rights() -> server::Consul {
+    let tokens = format!("tokens {{ initial_management = \"{ROOT}\" }}");
+    let acl = format!("acl {{ enabled = true, default_policy = \"deny\", {tokens} }}");
+    let server = server::Consul::start(&[&acl]).await;
+    until("the first token", async || server.takes(ROOT).await).await;
+    server
+}
+
 /// A token with these rights alone.
 async fn token(server: &server::Consul, name: &str, rights: &[&str]) -> String {
     let policy = json!({ "Name": name, "Rules": rights.join("\n") });
@@ -88,10 +97,7 @@ async fn token(server: &server::Consul, name: &str, rights: &[&str]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_documented_rights_are_enough_and_a_missing_one_is_named() {
-    let tokens = format!("tokens {{ initial_management = \"{ROOT}\" }}");
-    let acl = format!("acl {{ enabled = true, default_policy = \"deny\", {tokens} }}");
-    let server = server::Consul::start(&[&acl]).await;
-    until("the first token", async || server.takes(ROOT).await).await;
+    let server = asking_for_rights().await;
 
     let all = token(&server, "all", &RIGHTS).await;
     let consul = adapter(&server, Some(&all));
@@ -122,10 +128,7 @@ async fn the_documented_rights_are_enough_and_a_missing_one_is_named() {
 /// Consul says which right it misses, and we which ones are needed.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_right_that_is_taken_away_is_missed_by_name() {
-    let tokens = format!("tokens {{ initial_management = \"{ROOT}\" }}");
-    let acl = format!("acl {{ enabled = true, default_policy = \"deny\", {tokens} }}");
-    let server = server::Consul::start(&[&acl]).await;
-    until("the first token", async || server.takes(ROOT).await).await;
+    let server = asking_for_rights().await;
     let all = token(&server, "all", &RIGHTS).await;
     let consul = adapter(&server, Some(&all));
     register(&consul).await;
